@@ -1,0 +1,68 @@
+"""The control conversation: a gateway says hello, every worker answers with what it serves.
+
+A gateway publishes `hello` to `ml-control-exchange` at start and every second with its own reply address; each
+worker answers to that address. So a gateway knows models without sharing a disk. Pure values and their JSON form.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from modelmq.errors import InvalidRequest
+from modelmq.metadata import ModelMetadata
+
+HELLO_INTERVAL_S = 1.0
+GONE_AFTER_S = 3.0
+"""A worker silent for this long is gone."""
+
+ModelState = Literal["loading", "ready", "failed", "draining"]
+
+
+class ModelReport(msgspec.Struct, frozen=True):
+    """One version of one model as a worker sees it."""
+
+    name: str
+    version: str
+    state: ModelState
+    reason: str = ""
+    metadata: ModelMetadata | None = None
+    pending: int = 0
+    """Requests this worker holds for the model."""
+    completed_per_s: float = 0.0
+
+
+class WorkerReport(msgspec.Struct, frozen=True):
+    """A worker's answer to `hello`; `worker` is unique per process and changes when it restarts."""
+
+    worker: str
+    role: str
+    models: tuple[ModelReport, ...]
+
+
+class Hello(msgspec.Struct, frozen=True):
+    """A gateway's question; its reply address is the message's `reply_to`."""
+
+    gateway: str
+
+
+_hello = msgspec.json.Decoder(Hello)
+_report = msgspec.json.Decoder(WorkerReport)
+encode = msgspec.json.encode
+
+
+def decode_hello(body: bytes) -> Hello:
+    """Raises InvalidRequest."""
+    try:
+        return _hello.decode(body)
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(f"The hello message cannot be read: {error}.") from error
+
+
+def decode_report(body: bytes) -> WorkerReport:
+    """Raises InvalidRequest."""
+    try:
+        return _report.decode(body)
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(f"The worker's answer to hello cannot be read: {error}.") from error
