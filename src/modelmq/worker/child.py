@@ -1,0 +1,172 @@
+"""`python -m modelmq.worker.child <socket> <parent pid>`: one model in a process of its own.
+
+The other side of executor: opens the model, warms it up, then answers each frame of inputs with outputs or with what
+the model raised. Model code may print, crash or leak here and harms no one else; knows no queues and no requests.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import signal
+import socket
+import sys
+import traceback
+from pathlib import Path
+
+import msgspec
+
+from modelmq.errors import InvalidRequest, ModelFailed, ModelLoadError
+from modelmq.runtimes import ModelSettings, ModelSource, Runtime, checked_outputs, open_model, warm_up_inputs
+from modelmq.worker import wire
+
+_PR_SET_PDEATHSIG = 1
+_JOIN_BELOW_BYTES = 256 * 1024
+_LONGEST_MESSAGE = 2000
+
+
+def main(fd: int, parent: int) -> None:
+    """Serve the model that the first frame names until the socket closes."""
+    _die_with(parent)
+    _ignore_signals_of_the_terminal()
+    _send_prints_to_stderr()
+    _be_first_to_go()
+    os.set_inheritable(fd, False)
+    with socket.socket(fileno=fd) as link:
+        runtime = _open(link)
+        if runtime is not None:
+            _serve(link, *runtime)
+
+
+def _open(link: socket.socket) -> tuple[Runtime, str] | None:
+    frame = _receive(link)
+    message = wire.decode(frame)[0] if frame else None
+    if not isinstance(message, wire.Open):
+        return None
+    settings = msgspec.convert(message.settings, ModelSettings)
+    source = ModelSource(name=message.name, version=message.version, path=Path(message.path), settings=settings)
+    try:
+        runtime = open_model(source)
+    except ModelLoadError as error:
+        _send(link, wire.LoadFailed(error.message))
+        return None
+    except Exception as error:  # a model file can make its framework raise anything
+        traceback.print_exc()
+        _send(link, wire.LoadFailed(f"Model {source.name}, {source.path}: {_described(error)}"))
+        return None
+    _warm_up(runtime)
+    _send(link, wire.Opened(runtime.signature))
+    return runtime, source.name
+
+
+def _warm_up(runtime: Runtime) -> None:
+    """The first run is slow in every framework; a model that refuses made-up inputs may still serve real ones."""
+    try:
+        inputs = warm_up_inputs(runtime.signature)
+        if inputs is not None:
+            runtime.predict(inputs)
+    except Exception as error:
+        print(f"The warm-up run raised and is skipped: {_described(error)}", file=sys.stderr)  # noqa: T201 - the child's stderr is its log
+
+
+def _serve(link: socket.socket, runtime: Runtime, model: str) -> None:
+    last_error = ""
+    while frame := _receive(link):
+        _, inputs = wire.decode(frame)
+        try:
+            reply = _compute(runtime, inputs, model)
+        except Exception as error:  # whatever the model raises is an answer
+            code = "invalid" if isinstance(error, InvalidRequest) else "failed"
+            message = _explained(error, model)
+            if message != last_error:  # a batch is re-run in halves: once is enough
+                traceback.print_exc()
+                last_error = message
+            reply = wire.encode(wire.Raised(code, message))
+        del frame, inputs  # while waiting, hold no memory of the batch before
+        _send_buffers(link, reply)
+        del reply
+    runtime.close()
+
+
+def _compute(runtime: Runtime, inputs: wire.Tensors, model: str) -> list[wire.Buffer]:
+    rows = next((len(array) for array in inputs.values()), 0) if runtime.signature.batched else 1
+    outputs = checked_outputs(runtime.predict(inputs), runtime.signature, rows, model)
+    return wire.encode(wire.Ran(), outputs)
+
+
+def _explained(error: Exception, model: str) -> str:
+    if isinstance(error, InvalidRequest | ModelFailed):
+        return error.message[:_LONGEST_MESSAGE]
+    return f"Model {model} raised {_described(error)}"
+
+
+def _described(error: Exception) -> str:
+    with contextlib.suppress(Exception):  # a hostile __str__
+        text = str(error)
+        return f"{type(error).__name__}: {text}"[:_LONGEST_MESSAGE] if text else type(error).__name__
+    return type(error).__name__
+
+
+def _receive(link: socket.socket) -> bytearray | None:
+    """The next frame; None at the end, which is how the worker says stop."""
+    prefix = _receive_exactly(link, bytearray(wire.PREFIX.size), 0)
+    if prefix is None:
+        return None
+    frame = bytearray(wire.frame_size(prefix))
+    frame[: len(prefix)] = prefix
+    return _receive_exactly(link, frame, len(prefix))
+
+
+def _receive_exactly(link: socket.socket, buffer: bytearray, start: int) -> bytearray | None:
+    with memoryview(buffer) as view:
+        while start < len(buffer):
+            count = link.recv_into(view[start:])
+            if count == 0:
+                return None
+            start += count
+    return buffer
+
+
+def _send(link: socket.socket, message: wire.Message) -> None:
+    _send_buffers(link, wire.encode(message))
+
+
+def _send_buffers(link: socket.socket, buffers: list[wire.Buffer]) -> None:
+    if sum(len(buffer) for buffer in buffers) < _JOIN_BELOW_BYTES:
+        link.sendall(b"".join(buffers))
+        return
+    for buffer in buffers:
+        link.sendall(buffer)
+
+
+def _die_with(parent: int) -> None:
+    """Ask the kernel to end this process with the worker, even while the model computes and reads no socket."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # the worker died before the line above
+        os._exit(0)
+
+
+def _ignore_signals_of_the_terminal() -> None:
+    """Ctrl-C reaches the whole process group; the worker decides when its model stops."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
+
+def _send_prints_to_stderr() -> None:
+    os.dup2(2, 1)
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(line_buffering=True)
+
+
+def _be_first_to_go() -> None:
+    """When memory runs out, the kernel shall end the model rather than the worker or the broker."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")
+
+
+if __name__ == "__main__":
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the worker is gone
+        main(int(sys.argv[1]), int(sys.argv[2]))

@@ -1,0 +1,225 @@
+"""A model's process as the worker sees it: started, asked one batch at a time, and its end noticed.
+
+Stands between the served version and child, over a socket pair. What the model does is a value: outputs, `Raised`
+(the process goes on) or `Died` (it does not). Knows nothing of requests, batches' makers or queues.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from modelmq.errors import ModelFailed, ModelLoadError
+from modelmq.metadata import Signature
+from modelmq.runtimes import ModelSource
+from modelmq.worker import wire
+from modelmq.worker.wire import Raised, Tensors
+
+_CLOSE_TIMEOUT_S = 2.0
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
+)  # fmt: skip
+
+
+class Died(msgspec.Struct, frozen=True):
+    """The process ended, by itself or because it was hung; the batch has no result."""
+
+    reason: str
+
+
+Result = Tensors | Raised | Died
+
+
+class ModelProcess:
+    """One model in its own process. Made by `start`; one `run` at a time; `close` may be called at any time."""
+
+    def __init__(self, source: ModelSource, process: asyncio.subprocess.Process, pipe: _Pipe) -> None:
+        self._source = source
+        self._process = process
+        self._pipe = pipe
+        self._killed_for = ""
+        self.signature: Signature = Signature("", (), (), batched=False)
+
+    @property
+    def pid(self) -> int:
+        """The operating system's number of the process."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """False as soon as the process's end of the socket is gone."""
+        return not self._pipe.lost
+
+    async def run(self, inputs: Mapping[str, np.ndarray[Any, Any]], *, max_run_s: float) -> Result:
+        """Compute one batch. A model that takes longer than `max_run_s` is hung and is ended."""
+        try:
+            request = wire.encode(wire.Run(), inputs)
+        except ModelFailed as error:
+            return Raised(error.code, error.message)
+        hung = f"ran longer than max_run_s = {max_run_s:g} and was ended"
+        answer = await self._ask(request, hung, max_run_s)
+        if isinstance(answer, Died):
+            return answer
+        message, tensors = answer
+        if isinstance(message, wire.Ran):
+            return tensors
+        return message if isinstance(message, Raised) else await self._end("broke the worker's protocol")
+
+    async def close(self) -> None:
+        """Let the process end by itself, then not any more. Waits until it is gone. Idempotent."""
+        self._pipe.close()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._process.wait(), _CLOSE_TIMEOUT_S)
+        self._kill("was told to stop")
+        await self._process.wait()
+
+    async def open(self, timeout_s: float) -> None:
+        """Load the model and warm it up. Raises ModelLoadError; the process is then gone."""
+        source = self._source
+        settings = msgspec.to_builtins(source.settings)
+        request = wire.encode(wire.Open(source.name, source.version, str(source.path), settings))
+        late = f"took longer than worker.load_timeout_s = {timeout_s:g} to load and was ended"
+        answer = await self._ask(request, late, timeout_s)
+        if not isinstance(answer, Died):
+            message, _ = answer
+            if isinstance(message, wire.Opened):
+                self.signature = message.signature
+                return
+            answer = await self._end("broke the worker's protocol")
+            if isinstance(message, wire.LoadFailed):
+                raise ModelLoadError(message.message)
+        raise ModelLoadError(
+            f"Model {source.name} version {source.version} ({source.path}): its process {answer.reason} while loading."
+        )
+
+    async def _ask(self, request: list[wire.Buffer], too_long: str, timeout_s: float) -> tuple[Any, Tensors] | Died:
+        timer = asyncio.get_running_loop().call_later(timeout_s, self._kill, too_long)
+        try:
+            frame = await self._pipe.ask(request)
+        finally:
+            timer.cancel()
+        if frame is None:
+            return await self._end("closed its connection to the worker")
+        try:
+            return wire.decode(frame)
+        except ModelFailed as error:
+            return await self._end(f"answered what cannot be read ({error.message})")
+
+    async def _end(self, why_we_end_it: str) -> Died:
+        """What is known of the end of a process that is of no use any more; makes sure that it is one."""
+        self._pipe.close()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._process.wait(), _CLOSE_TIMEOUT_S)
+        self._kill(why_we_end_it)
+        status = await self._process.wait()
+        return Died(self._killed_for or _ending(status))
+
+    def _kill(self, reason: str) -> None:
+        if self._process.returncode is None:
+            self._killed_for = reason
+            with contextlib.suppress(ProcessLookupError):
+                self._process.kill()
+
+
+async def start(source: ModelSource, *, load_timeout_s: float, on_end: Callable[[], None]) -> ModelProcess:
+    """A process with the model loaded and warm; `on_end` is called once when it is gone. Raises ModelLoadError."""
+    ours, theirs = socket.socketpair()
+    try:
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-P", "-m", "modelmq.worker.child", str(theirs.fileno()), str(os.getpid())),
+            stdin=asyncio.subprocess.DEVNULL,
+            pass_fds=(theirs.fileno(),),
+            env=_environment(os.environ, source.settings.threads),
+        )
+    except OSError as error:
+        ours.close()
+        raise ModelLoadError(f"Model {source.name}: its process cannot be started: {error}.") from error
+    finally:
+        theirs.close()
+    ours.setblocking(False)
+    loop = asyncio.get_running_loop()
+    _, pipe = await loop.create_unix_connection(lambda: _Pipe(on_end), sock=ours)
+    model = ModelProcess(source, process, pipe)
+    try:
+        await model.open(load_timeout_s)
+    except BaseException:
+        await model.close()
+        raise
+    return model
+
+
+def _environment(ours: Mapping[str, str], threads: int) -> dict[str, str]:
+    """Model code gets no secrets of ours, and as many threads as its settings say: cores are shared by models."""
+    kept = {name: value for name, value in ours.items() if not name.startswith("MODELMQ_")}
+    return kept | dict.fromkeys(_THREAD_VARIABLES, str(threads))
+
+
+def _ending(status: int) -> str:
+    if status >= 0:
+        return f"exited with status {status}"
+    try:
+        return f"was ended by {signal.Signals(-status).name}"
+    except ValueError:
+        return f"was ended by signal {-status}"
+
+
+class _Pipe(asyncio.Protocol):
+    """The worker's end of the socket: one question at a time, its answer a whole frame or None."""
+
+    def __init__(self, on_end: Callable[[], None]) -> None:
+        self.lost = False
+        self._on_end = on_end
+        self._transport: asyncio.Transport | None = None
+        self._answer: asyncio.Future[bytearray | None] | None = None
+        self._frame = bytearray()
+        self._size = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - narrows the type
+        self._transport = transport
+
+    async def ask(self, request: list[wire.Buffer]) -> bytearray | None:
+        if self.lost or self._transport is None:
+            return None
+        self._answer = asyncio.get_running_loop().create_future()
+        self._transport.writelines(request)
+        return await self._answer
+
+    def data_received(self, data: bytes) -> None:
+        frame = self._frame
+        frame += data
+        if not self._size and len(frame) >= wire.PREFIX.size:
+            try:
+                self._size = wire.frame_size(frame)
+            except ModelFailed:
+                self._drop()
+                return
+        if self._size and len(frame) >= self._size:
+            self._frame, self._size = bytearray(), 0
+            self._resolve(frame)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the process's status says more
+        self._drop()
+        self._on_end()
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def _drop(self) -> None:
+        self.lost = True
+        self.close()
+        self._resolve(None)
+
+    def _resolve(self, frame: bytearray | None) -> None:
+        if self._answer is not None and not self._answer.done():
+            self._answer.set_result(frame)

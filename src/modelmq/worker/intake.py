@@ -1,0 +1,189 @@
+"""From a message to a work item: every check that comes before computing, in the order in which they protect.
+
+May its reply address be answered, is the body of a size and type we read, which version is asked for, is there time
+left, do the tensors fit the model. AMQP callers bypass the gateway, so all of it is checked here. Pure: no I/O.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from functools import lru_cache
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from modelmq.amqp import Delivery, Properties
+from modelmq.errors import BrokerError, Expired, InvalidRequest, ModelFailed, RequestError, TooLarge
+from modelmq.messages import (
+    DEADLINE_HEADER,
+    DIRECT_REPLY_TO,
+    JSON,
+    Lane,
+    parse_routing_key,
+    reply_address_allowed,
+)
+from modelmq.metadata import Signature
+from modelmq.protocol import decode_request, rows_of
+from modelmq.worker.item import Origin, WorkItem
+from modelmq.worker.joining import batch_key
+from modelmq.worker.outcome import Answer, refusal
+
+HELD_ALONE_FROM = 5
+"""Deliveries by the broker's own count after which a message is computed alone."""
+_DELIVERY_COUNT = "x-delivery-count"
+_FAR_S = 10 * 365 * 86_400.0
+_DIRECT_ADDRESS = re.compile(re.escape(DIRECT_REPLY_TO) + r"\.[A-Za-z0-9+/=_-]+\.[A-Za-z0-9+/=_-]+\Z")
+
+
+class Target(Protocol):
+    """What intake must know of the version that a request is for."""
+
+    @property
+    def model(self) -> str: ...  # noqa: D102 - the names say it
+    @property
+    def signature(self) -> Signature: ...  # noqa: D102
+    @property
+    def max_rows(self) -> int: ...  # noqa: D102
+    @property
+    def timeout_s(self) -> float: ...  # noqa: D102
+
+
+class Rules(msgspec.Struct, frozen=True):
+    """The limits of one worker."""
+
+    max_body_bytes: int
+    reply_prefixes: tuple[str, ...] = ()
+
+
+class Clock(NamedTuple):
+    """One moment on both clocks: deadlines travel in Unix time, the worker reckons in monotonic time."""
+
+    monotonic_s: float
+    unix_s: float
+
+
+class Refusal(msgspec.Struct, frozen=True):
+    """A message that is not computed. `reply_to` empty: nobody may be answered."""
+
+    answer: Answer
+    reply_to: str
+
+
+Resolve = Callable[[str | None], Target]
+"""The version asked for (None: the newest). Raises NotFound, Unavailable."""
+
+
+def admit(
+    delivery: Delivery, origin: Origin, lane: Lane, resolve: Resolve, rules: Rules, now: Clock
+) -> tuple[Target, WorkItem] | Refusal:
+    """The request with its target, or why it is not computed. Never raises: a message cannot harm the worker."""
+    reply_to = ""
+    try:
+        properties = _readable(delivery)
+        reply_to = _answerable(properties.reply_to, rules)
+        target = resolve(_version(delivery.routing_key))
+        headers = properties.headers or {}
+        deadline_s = _deadline(headers, properties.expiration, target.timeout_s, now)
+        _check_size(delivery.body, rules)
+        request = decode_request(
+            delivery.body, target.signature, content_type=properties.content_type or JSON, headers=headers
+        )
+        rows = rows_of(request, target.signature)
+        _check_rows(rows, target)
+    except RequestError as error:
+        return Refusal(refusal(error), reply_to)
+    except Exception as error:
+        return Refusal(refusal(ModelFailed(f"The worker could not read the request: {error!r}.")), reply_to)
+    suspicion = _suspicion(delivery, headers)
+    return target, WorkItem(
+        origin=origin,
+        delivery=delivery,
+        lane=lane,
+        reply_to=reply_to,
+        request_id=request.id,
+        inputs=request.inputs,
+        outputs=request.outputs,
+        rows=rows,
+        key=(suspicion, batch_key(request.inputs)) if target.signature.batched else object(),
+        received_s=now.monotonic_s,
+        deadline_s=deadline_s,
+    )
+
+
+def log_id(delivery: Delivery) -> str:
+    """The name under which logs know this request."""
+    try:
+        properties = delivery.properties
+        return str(properties.message_id or properties.correlation_id or "")
+    except BrokerError:
+        return ""
+
+
+def _readable(delivery: Delivery) -> Properties:
+    """Properties are decoded on first use, so a malformed header table shows only here."""
+    try:
+        properties = delivery.properties
+        _ = properties.headers
+    except BrokerError as error:
+        raise InvalidRequest(f"The message's properties cannot be read: {error.message}") from error
+    return properties
+
+
+def _answerable(reply_to: str | None, rules: Rules) -> str:
+    if not reply_to:
+        return ""
+    if not reply_address_allowed(reply_to, rules.reply_prefixes):
+        raise InvalidRequest(
+            "The reply_to names a queue that workers may not answer to; use direct reply-to, a server-named queue, "
+            "or a prefix listed in worker.reply_prefixes."
+        )
+    if reply_to.startswith(DIRECT_REPLY_TO) and not _DIRECT_ADDRESS.match(reply_to):
+        # RabbitMQ 3.10 closes the connection of whoever publishes to a forged direct address.
+        raise InvalidRequest("The reply_to is not a direct reply-to address that RabbitMQ made.")
+    return reply_to
+
+
+@lru_cache(maxsize=1024)
+def _version(routing_key: str) -> str | None:
+    """The queue tells the model, the key only the version; a key of any other form asks for no version."""
+    route = parse_routing_key(routing_key)
+    return route.version if route else None
+
+
+def _deadline(headers: Mapping[str, object], expiration: str | None, timeout_s: float, now: Clock) -> float:
+    """On the monotonic clock. Raises InvalidRequest for a header that is no time, Expired when it has passed."""
+    value = headers.get(DEADLINE_HEADER)
+    if value is None:
+        if expiration and expiration.isdecimal():
+            timeout_s = min(int(expiration[:15]) / 1000, _FAR_S)
+        return now.monotonic_s + timeout_s
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
+        raise InvalidRequest(
+            f'The header "{DEADLINE_HEADER}" must be a number of milliseconds since 1970 (UTC), 0 or more.'
+        )
+    left_s = min(min(value, 1e18) / 1000 - now.unix_s, _FAR_S)
+    if left_s <= 0:
+        raise Expired("The request's deadline had passed before a worker received it.")
+    return now.monotonic_s + left_s
+
+
+def _check_size(body: bytes, rules: Rules) -> None:
+    if len(body) > rules.max_body_bytes:
+        raise TooLarge(f"The request has {len(body)} bytes; the limit is {rules.max_body_bytes}.")
+
+
+def _check_rows(rows: int, target: Target) -> None:
+    if rows > target.max_rows:
+        raise InvalidRequest(
+            f"The request has {rows} rows; model {target.model} takes at most {target.max_rows} "
+            "(max_batch_size); send fewer rows per request."
+        )
+
+
+def _suspicion(delivery: Delivery, headers: Mapping[str, object]) -> object:
+    """Part of the batch key. Messages that a worker may have died of share no batch with fresh ones."""
+    if not delivery.redelivered:
+        return False
+    count = headers.get(_DELIVERY_COUNT)
+    return object() if isinstance(count, int) and count >= HELD_ALONE_FROM else True

@@ -1,0 +1,58 @@
+"""The value that travels through the worker: one request that fits its model and may be computed.
+
+Made by intake out of a delivery, held by the batcher, run by the served version, settled by the lane it came from.
+No behaviour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from typing import Any, Protocol
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from modelmq.amqp import Delivery
+from modelmq.messages import Lane
+from modelmq.worker.outcome import Answer
+
+Array = npt.NDArray[Any]
+Tensors = Mapping[str, npt.NDArray[Any]]
+
+
+class Origin(Protocol):
+    """Where a message came from and its answer goes."""
+
+    @property
+    def open(self) -> bool:
+        """False once the channel is gone: the broker redelivers its messages, so they must not be answered here."""
+        ...
+
+    def settle(self, item: WorkItem, answer: Answer) -> None:
+        """Do what the verdict over this answer says. Acks are held back until `flush`."""
+        ...
+
+    def flush(self) -> None:
+        """Send the acks of everything settled since the last call."""
+        ...
+
+
+class WorkItem(msgspec.Struct, eq=False, kw_only=True):
+    """One request. Times are of the monotonic clock; `inputs` are validated against the model's signature."""
+
+    origin: Origin
+    delivery: Delivery
+    lane: Lane
+    reply_to: str
+    """Empty: one-way, nobody is answered."""
+    request_id: str | None
+    """The id of the protocol's body, which the response repeats."""
+    inputs: dict[str, np.ndarray[Any, Any]]
+    outputs: tuple[str, ...]
+    """The outputs asked for; empty means all."""
+    rows: int
+    key: Hashable
+    """Requests of equal keys may be joined."""
+    received_s: float
+    deadline_s: float

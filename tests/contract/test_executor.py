@@ -1,0 +1,234 @@
+"""The law of a model's process: what a model does is a value for the worker, and no process outlives its worker."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from modelmq.errors import ModelLoadError
+from modelmq.runtimes import ModelSettings, ModelSource
+from modelmq.worker import executor
+from modelmq.worker.executor import Died, ModelProcess
+from modelmq.worker.wire import Raised
+
+MODEL = """
+import ctypes, os, sys, time
+import numpy as np
+
+class Model:
+    inputs = {"x": ("FP64", [-1])}
+    outputs = {"y": ("FP64", [-1])}
+
+    def predict(self, batch):
+        x = batch["x"]
+        match float(x.min()):
+            case -1: raise ValueError("poison")
+            case -2: os._exit(7)
+            case -3: ctypes.string_at(0)
+            case -4: time.sleep(3600)
+            case -5: return {"y": x[:-1]}
+            case -6: return [x]
+            case -7: sys.stdout.write("noise" * 1000); os.write(1, b"more noise")
+            case -8: return {"y": x.astype(complex)}
+            case -9: raise MemoryError
+            case -10: sys.exit(3)
+            case -11: return {"y": np.array([float(os.environ["OMP_NUM_THREADS"])] * len(x))}
+            case -12: return {"y": np.array([float(any(k.startswith("MODELMQ_") for k in os.environ))] * len(x))}
+        return {"y": x * 2}
+"""
+
+Start = Callable[..., Awaitable[ModelProcess]]
+
+
+def source(folder: Path, code: str = MODEL, **settings: object) -> ModelSource:
+    path = folder / "model.py"
+    path.write_text(textwrap.dedent(code))
+    return ModelSource("m", "1", path, ModelSettings(runtime="python", **settings))  # type: ignore[arg-type]
+
+
+@pytest.fixture
+async def start(tmp_path: Path) -> AsyncIterator[Start]:
+    started: list[ModelProcess] = []
+
+    async def starter(code: str = MODEL, *, load_timeout_s: float = 30, **settings: object) -> ModelProcess:
+        process = await executor.start(
+            source(tmp_path, code, **settings), load_timeout_s=load_timeout_s, on_end=lambda: None
+        )
+        started.append(process)
+        return process
+
+    yield starter
+    for process in started:
+        await process.close()
+        assert not psutil.pid_exists(process.pid)
+
+
+def x(*values: float) -> dict[str, np.ndarray]:
+    return {"x": np.array(values, np.float64)}
+
+
+async def run(process: ModelProcess, *values: float, max_run_s: float = 30) -> object:
+    return await process.run(x(*values), max_run_s=max_run_s)
+
+
+async def doubles(process: ModelProcess) -> bool:
+    result = await run(process, 1, 2, 3)
+    assert isinstance(result, dict)
+    return result["y"].tolist() == [2, 4, 6]
+
+
+async def test_computes_and_tells_its_signature(start: Start) -> None:
+    process = await start()
+    assert process.signature.batched
+    assert [spec.name for spec in process.signature.inputs] == ["x"]
+    assert await doubles(process)
+    big = np.random.default_rng(0).random(500_000)
+    result = await process.run({"x": big}, max_run_s=30)
+    assert isinstance(result, dict)
+    assert np.array_equal(result["y"], big * 2)
+
+
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        (-1, "Model m raised ValueError: poison"),
+        (-5, "rows"),
+        (-6, "expected a dict"),
+        (-8, "complex"),
+        (-9, "MemoryError"),
+    ],
+)
+async def test_a_model_that_raises_goes_on(start: Start, value: float, sentence: str) -> None:
+    process = await start()
+    result = await run(process, 5, value, 6)
+    assert isinstance(result, Raised)
+    assert result.code == "failed"
+    assert sentence in result.message
+    assert await doubles(process)
+
+
+@pytest.mark.parametrize(("value", "reason"), [(-2, "exited with status 7"), (-3, "SIGSEGV"), (-10, "status 3")])
+async def test_a_model_that_ends_its_process_is_reported(start: Start, value: float, reason: str) -> None:
+    process = await start()
+    result = await run(process, value)
+    assert isinstance(result, Died)
+    assert reason in result.reason
+    assert not process.alive
+    assert isinstance(await run(process, 1), Died)
+
+
+async def test_a_hung_model_is_ended(start: Start) -> None:
+    process = await start()
+    result = await run(process, -4, max_run_s=0.2)
+    assert isinstance(result, Died)
+    assert "max_run_s" in result.reason
+    assert not psutil.pid_exists(process.pid)
+
+
+async def test_a_killed_process_is_noticed_while_idle(tmp_path: Path) -> None:
+    ended = asyncio.Event()
+    process = await executor.start(source(tmp_path), load_timeout_s=30, on_end=ended.set)
+    os.kill(process.pid, signal.SIGKILL)
+    await asyncio.wait_for(ended.wait(), 10)
+    assert not process.alive
+    assert isinstance(await run(process, 1), Died)
+    await process.close()
+
+
+async def test_prints_never_reach_the_socket(start: Start) -> None:
+    process = await start()
+    result = await run(process, -7)
+    assert isinstance(result, dict)
+    assert await doubles(process)
+
+
+async def test_threads_as_told_and_no_secrets(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MODELMQ_BROKER_PASSWORD", "secret")
+    process = await start(threads=3)
+    threads, secrets = await run(process, -11), await run(process, -12)
+    assert isinstance(threads, dict)
+    assert isinstance(secrets, dict)
+    assert threads["y"].tolist() == [3.0]
+    assert secrets["y"].tolist() == [0.0]
+
+
+async def test_text_travels_both_ways(start: Start) -> None:
+    process = await start(
+        """
+        class Model:
+            inputs = {"text": ("BYTES", [-1])}
+            outputs = {"upper": ("BYTES", [-1])}
+            def predict(self, batch):
+                return {"upper": [value.decode().upper() for value in batch["text"]]}
+        """
+    )
+    result = await process.run({"text": np.array([b"a", "öb".encode(), b""], object)}, max_run_s=30)
+    assert isinstance(result, dict)
+    assert result["upper"].tolist() == [b"A", "ÖB".encode(), b""]
+
+
+async def test_a_warm_up_that_raises_is_skipped(start: Start) -> None:
+    process = await start(MODEL.replace("case -1:", "case 0 | -1:"))
+    assert await doubles(process)
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        ("raise RuntimeError('no weights')", "no weights"),
+        ("import os; os._exit(4)", "exited with status 4 while loading"),
+        ("not python", "model.py"),
+        ("x = 1", "no class"),
+    ],
+)
+async def test_a_model_that_does_not_load_says_why(start: Start, code: str, sentence: str) -> None:
+    with pytest.raises(ModelLoadError, match=sentence):
+        await start(code)
+
+
+async def test_loading_has_a_limit(start: Start) -> None:
+    with pytest.raises(ModelLoadError, match="load_timeout_s"):
+        await start("import time; time.sleep(3600)", load_timeout_s=0.5)
+
+
+async def test_the_terminals_signals_do_not_end_it(start: Start) -> None:
+    process = await start()
+    os.kill(process.pid, signal.SIGINT)
+    os.kill(process.pid, signal.SIGTERM)
+    assert await doubles(process)
+
+
+WORKER = """
+import asyncio, sys
+from pathlib import Path
+import numpy as np
+from modelmq.runtimes import ModelSettings, ModelSource
+from modelmq.worker import executor
+
+async def main():
+    source = ModelSource("m", "1", Path(sys.argv[1]), ModelSettings(runtime="python"))
+    process = await executor.start(source, load_timeout_s=30, on_end=lambda: None)
+    print(process.pid, flush=True)
+    await process.run({"x": np.array([-4.0])}, max_run_s=3600)
+
+asyncio.run(main())
+"""
+
+
+def test_no_child_outlives_its_worker_even_while_it_computes(tmp_path: Path) -> None:
+    path = source(tmp_path).path
+    with subprocess.Popen([sys.executable, "-c", WORKER, str(path)], stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout is not None
+        child = psutil.Process(int(worker.stdout.readline()))
+        worker.kill()
+    child.wait(timeout=10)
