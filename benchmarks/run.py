@@ -57,7 +57,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     folder = Path(tempfile.mkdtemp(prefix="modelmq-bench-"))
     try:
         results = _measure(options.only or FIGURES, QUICK if options.quick else FULL, folder)
-    except Exception as error:  # noqa: BLE001 - the program's border: one sentence, and where the logs are
+    except Exception as error:
         print(f"The benchmarks stopped: {error}\nThe logs are in {folder}.", file=sys.stderr)
         return 1
     shutil.rmtree(folder, ignore_errors=True)

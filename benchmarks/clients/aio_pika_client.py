@@ -37,7 +37,8 @@ async def asking(address: Address) -> AsyncIterator[Ask]:
         loop = asyncio.get_running_loop()
 
         async def ask(request_id: str, body: bytes) -> bytes:
-            reply = pending[request_id] = loop.create_future()
+            reply: asyncio.Future[bytes] = loop.create_future()
+            pending[request_id] = reply
             await exchange.publish(
                 aio_pika.Message(
                     body,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import aiormq
@@ -36,7 +36,8 @@ async def asking(address: Address) -> AsyncIterator[Ask]:
         loop = asyncio.get_running_loop()
 
         async def ask(request_id: str, body: bytes) -> bytes:
-            reply = pending[request_id] = loop.create_future()
+            reply: asyncio.Future[bytes] = loop.create_future()
+            pending[request_id] = reply
             await channel.basic_publish(
                 body,
                 exchange=address.exchange,
@@ -89,17 +90,17 @@ async def echoing(address: Address, prefetch: int) -> AsyncIterator[None]:
         await connection.close()
 
 
-def acknowledge_once_per_turn(channel: AbstractChannel):
+def acknowledge_once_per_turn(channel: AbstractChannel) -> Callable[[int], None]:
     """Deliveries are answered in order here, so the last tag of a turn stands for all before it."""
     loop = asyncio.get_running_loop()
     last = 0
-    tasks: set[asyncio.Task[None]] = set()
+    acks: set[Awaitable[None]] = set()
 
     def flush() -> None:
         nonlocal last
-        task = loop.create_task(channel.basic_ack(last, multiple=True, wait=False))
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
+        ack = asyncio.ensure_future(channel.basic_ack(last, multiple=True, wait=False))
+        acks.add(ack)
+        ack.add_done_callback(acks.discard)
         last = 0
 
     def acknowledge(delivery_tag: int) -> None:
