@@ -24,12 +24,14 @@ class Halving(Generic[T]):
 
     @property
     def attempts(self) -> int:
-        """How often the request that was run last ended the process while alone in it."""
+        """How often the current run, of one request alone, has ended the process."""
         return self._attempts
 
     def next(self) -> tuple[T, ...]:
         """What to run now; empty when the batch is done."""
-        self._current = self._waiting.pop() if self._waiting else ()
+        before, self._current = self._current, self._waiting.pop() if self._waiting else ()
+        if self._current is not before:
+            self._attempts = 0
         if self._current:
             self.runs += 1
         return self._current
@@ -49,28 +51,26 @@ class Halving(Generic[T]):
         return rest
 
     def succeeded(self) -> None:
-        """The current run gave an answer for each of its requests."""
-        self._attempts = 0
+        """The current run gave an answer for each of its requests; nothing of it is left to be run."""
 
     def raised(self) -> T | None:
         """The current run raised. Returns its request when it was alone: that one is the culprit."""
-        self._attempts = 0
-        return self._alone() if len(self._current) == 1 else self._split()
+        return self._current[0] if self._alone() else None
 
     def died(self) -> T | None:
         """The process ended during the current run. Returns its request after `max_attempts` deaths alone."""
-        if len(self._current) > 1:
-            self._attempts = 0
-            return self._split()
+        if not self._alone():
+            return None
         self._attempts += 1
         if self._attempts >= self._max_attempts:
-            return self._alone()
+            return self._current[0]
         self._waiting.append(self._current)
         return None
 
-    def _alone(self) -> T:
-        return self._current[0]
-
-    def _split(self) -> None:
+    def _alone(self) -> bool:
+        """Whether the current run has only one request; if not, its halves are run next."""
+        if len(self._current) == 1:
+            return True
         middle = (len(self._current) + 1) // 2
         self._waiting += [self._current[middle:], self._current[:middle]]
+        return False

@@ -6,25 +6,18 @@ left, do the tensors fit the model. AMQP callers bypass the gateway, so all of i
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
 
 from modelmq.amqp import Delivery, Properties
 from modelmq.errors import BrokerError, Expired, InvalidRequest, ModelFailed, RequestError, TooLarge
-from modelmq.messages import (
-    DEADLINE_HEADER,
-    DIRECT_REPLY_TO,
-    JSON,
-    Lane,
-    parse_routing_key,
-    reply_address_allowed,
-)
+from modelmq.messages import DEADLINE_HEADER, JSON, Lane, parse_routing_key
 from modelmq.metadata import Signature
 from modelmq.protocol import decode_request, rows_of
+from modelmq.worker import reply_address
 from modelmq.worker.item import Origin, WorkItem
 from modelmq.worker.joining import batch_key
 from modelmq.worker.outcome import Answer, refusal
@@ -33,7 +26,6 @@ HELD_ALONE_FROM = 5
 """Deliveries by the broker's own count after which a message is computed alone."""
 _DELIVERY_COUNT = "x-delivery-count"
 _FAR_S = 10 * 365 * 86_400.0
-_DIRECT_ADDRESS = re.compile(re.escape(DIRECT_REPLY_TO) + r"\.[A-Za-z0-9+/=_-]+\.[A-Za-z0-9+/=_-]+\Z")
 
 
 class Target(Protocol):
@@ -70,18 +62,27 @@ class Refusal(msgspec.Struct, frozen=True):
     reply_to: str
 
 
-Resolve = Callable[[str | None], Target]
-"""The version asked for (None: the newest). Raises NotFound, Unavailable."""
+TargetT = TypeVar("TargetT", bound=Target)
+
+
+class Source(NamedTuple):
+    """The channel and the lane a message came through."""
+
+    origin: Origin
+    lane: Lane
 
 
 def admit(
-    delivery: Delivery, origin: Origin, lane: Lane, resolve: Resolve, rules: Rules, now: Clock
-) -> tuple[Target, WorkItem] | Refusal:
-    """The request with its target, or why it is not computed. Never raises: a message cannot harm the worker."""
+    delivery: Delivery, source: Source, resolve: Callable[[str | None], TargetT], rules: Rules, now: Clock
+) -> tuple[TargetT, WorkItem] | Refusal:
+    """The request with its target, or why it is not computed. Never raises: a message cannot harm the worker.
+
+    `resolve` gives the version asked for, None meaning none in particular, and raises NotFound or Unavailable.
+    """
     reply_to = ""
     try:
         properties = _readable(delivery)
-        reply_to = _answerable(properties.reply_to, rules)
+        reply_to = reply_address.checked(properties.reply_to, rules.reply_prefixes)
         target = resolve(_version(delivery.routing_key))
         headers = properties.headers or {}
         deadline_s = _deadline(headers, properties.expiration, target.timeout_s, now)
@@ -97,9 +98,9 @@ def admit(
         return Refusal(refusal(ModelFailed(f"The worker could not read the request: {error!r}.")), reply_to)
     suspicion = _suspicion(delivery, headers)
     return target, WorkItem(
-        origin=origin,
+        origin=source.origin,
         delivery=delivery,
-        lane=lane,
+        lane=source.lane,
         reply_to=reply_to,
         request_id=request.id,
         inputs=request.inputs,
@@ -128,20 +129,6 @@ def _readable(delivery: Delivery) -> Properties:
     except BrokerError as error:
         raise InvalidRequest(f"The message's properties cannot be read: {error.message}") from error
     return properties
-
-
-def _answerable(reply_to: str | None, rules: Rules) -> str:
-    if not reply_to:
-        return ""
-    if not reply_address_allowed(reply_to, rules.reply_prefixes):
-        raise InvalidRequest(
-            "The reply_to names a queue that workers may not answer to; use direct reply-to, a server-named queue, "
-            "or a prefix listed in worker.reply_prefixes."
-        )
-    if reply_to.startswith(DIRECT_REPLY_TO) and not _DIRECT_ADDRESS.match(reply_to):
-        # RabbitMQ 3.10 closes the connection of whoever publishes to a forged direct address.
-        raise InvalidRequest("The reply_to is not a direct reply-to address that RabbitMQ made.")
-    return reply_to
 
 
 @lru_cache(maxsize=1024)

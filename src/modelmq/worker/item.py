@@ -6,19 +6,15 @@ No behaviour.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable
 from typing import Any, Protocol
 
 import msgspec
 import numpy as np
-import numpy.typing as npt
 
 from modelmq.amqp import Delivery
 from modelmq.messages import Lane
 from modelmq.worker.outcome import Answer
-
-Array = npt.NDArray[Any]
-Tensors = Mapping[str, npt.NDArray[Any]]
 
 
 class Origin(Protocol):
@@ -29,8 +25,8 @@ class Origin(Protocol):
         """False once the channel is gone: the broker redelivers its messages, so they must not be answered here."""
         ...
 
-    def settle(self, item: WorkItem, answer: Answer) -> None:
-        """Do what the verdict over this answer says. Acks are held back until `flush`."""
+    def settle(self, delivery: Delivery, reply_to: str, answer: Answer) -> None:
+        """Do what the verdict over this answer says, once per message. Acks are held back until `flush`."""
         ...
 
     def flush(self) -> None:

@@ -82,5 +82,9 @@ CANCELLED = Answer(Outcome.CANCELLED, code="cancelled", error="The caller withdr
 def refusal(error: RequestError, *, attempts: int = 0) -> Answer:
     """The answer that an error stands for."""
     return Answer(
-        OUTCOME_OF_CODE.get(error.code, Outcome.FAILED), encode_error(error.message), error.code, error.message, attempts
+        OUTCOME_OF_CODE.get(error.code, Outcome.FAILED),
+        encode_error(error.message),
+        error.code,
+        error.message,
+        attempts,
     )

@@ -127,9 +127,9 @@ def decode(frame: bytearray | memoryview) -> tuple[Message, Tensors]:
         for head in header.tensors:
             tensors[head.name] = _unpack(head, view[start : start + head.size])
             start += head.size + -head.size % _ALIGNMENT
-        return header.message, tensors
     except (msgspec.DecodeError, struct.error, ValueError, TypeError) as error:
         raise ModelFailed(f"A frame between worker and model process cannot be read: {error}.") from error
+    return header.message, tensors
 
 
 def _payload_start(header: int) -> int:

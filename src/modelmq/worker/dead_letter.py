@@ -1,0 +1,51 @@
+"""The copy of a request that a worker puts into the dead-letter queue: everything it was, and why it ended here.
+
+Pure: builds what the lane publishes, confirmed, before it answers and acks.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from modelmq.amqp import Delivery, Properties
+from modelmq.messages import ATTEMPTS_HEADER, DEAD_LETTER_EXCHANGE
+from modelmq.worker.outcome import Answer
+
+REASON_HEADER = "reason"
+ERROR_HEADER = "error"
+REASON = "model_process_died"
+_LONGEST_ERROR = 1000
+_BROKERS_OWN = "x-"
+
+
+class Letter(NamedTuple):
+    """The arguments of a publish."""
+
+    exchange: str
+    routing_key: str
+    properties: Properties
+    body: bytes
+
+
+def copy_of(delivery: Delivery, answer: Answer) -> Letter:
+    """The request as it came, persistent and without expiration, with reason, attempts and error in its headers."""
+    before = delivery.properties
+    kept = {name: value for name, value in (before.headers or {}).items() if not name.startswith(_BROKERS_OWN)}
+    headers = kept | {
+        REASON_HEADER: REASON,
+        ATTEMPTS_HEADER: answer.attempts,
+        ERROR_HEADER: answer.error[:_LONGEST_ERROR],
+    }
+    properties = Properties(
+        content_type=before.content_type,
+        content_encoding=before.content_encoding,
+        headers=headers,
+        delivery_mode=2,
+        correlation_id=before.correlation_id,
+        reply_to=before.reply_to,
+        message_id=before.message_id,
+        timestamp=before.timestamp,
+        type=before.type,
+        app_id=before.app_id,
+    )
+    return Letter(DEAD_LETTER_EXCHANGE, delivery.routing_key, properties, delivery.body)

@@ -1,0 +1,99 @@
+"""The worker's side of the control conversation: tells gateways what it serves, hears what they withdraw.
+
+An exclusive queue of its own, bound to the control exchange; answers go to the gateway's reply address. Reports are
+also pushed to the gateways heard of lately when a model's state changes. Knows no lanes and no batches.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+
+from modelmq import control
+from modelmq.amqp import Channel, Connection, Delivery, Properties
+from modelmq.control import GONE_AFTER_S, WorkerReport
+from modelmq.errors import BrokerError, InvalidRequest
+from modelmq.events import Emit, QueueMissing
+from modelmq.messages import CANCEL_TYPE, CONTROL_EXCHANGE, DEFAULT_EXCHANGE, HELLO_TYPE, JSON
+from modelmq.worker import reply_address
+from modelmq.worker.standing import keep
+
+_MOST_GATEWAYS = 256
+Cancel = Callable[[str, str], None]
+
+
+class Control:
+    """The control queue over the life of many connections."""
+
+    def __init__(self, queue: str, report: Callable[[], WorkerReport], cancel: Cancel, emit: Emit) -> None:
+        self._queue = queue
+        self._report = report
+        self._cancel = cancel
+        self._emit = emit
+        self._channel: Channel | None = None
+        self._gateways: dict[str, float] = {}
+        self._connections = 0
+        self._pushing = False
+
+    async def run(self, connection: Connection, stopping: asyncio.Event) -> None:
+        """Listen while this connection lives."""
+
+        async def attempt() -> None:
+            channel = await connection.channel()
+            # A new name each time: the broker may still hold the exclusive queue of a connection just lost.
+            self._connections += 1
+            queue = await channel.declare_queue(f"{self._queue}.{self._connections}", exclusive=True, auto_delete=True)
+            await channel.bind_queue(queue, CONTROL_EXCHANGE)
+            ended = asyncio.Event()
+            await channel.consume(queue, self._on_delivery, no_ack=True, on_cancelled=lambda _: ended.set())
+            channel.closed.add_done_callback(lambda _: ended.set())
+            self._channel = channel
+            await ended.wait()
+            await channel.close()
+
+        def refused(error: BrokerError, retry_in_s: float) -> None:
+            self._emit(QueueMissing(CONTROL_EXCHANGE, f"run modelmq topology apply ({error.message})", retry_in_s))
+
+        await keep(attempt, refused, stopping)
+
+    def push_soon(self) -> None:
+        """Tell the gateways heard of lately what is served now; once for many changes at a time."""
+        if not self._pushing:
+            self._pushing = True
+            asyncio.get_running_loop().call_soon(self.push)
+
+    def push(self) -> None:
+        """The same, at once."""
+        self._pushing = False
+        oldest = time.monotonic() - GONE_AFTER_S
+        self._gateways = {address: heard for address, heard in self._gateways.items() if heard >= oldest}
+        if self._gateways:
+            body = control.encode(self._report())
+            for address in self._gateways:
+                self._publish(address, None, body)
+
+    def _on_delivery(self, delivery: Delivery) -> None:
+        """A message on the control exchange; one that cannot be read is nobody's question."""
+        with contextlib.suppress(BrokerError, InvalidRequest):
+            properties = delivery.properties
+            if properties.type == HELLO_TYPE:
+                self._answer(properties)
+            elif properties.type == CANCEL_TYPE and properties.reply_to and properties.correlation_id:
+                self._cancel(properties.reply_to, properties.correlation_id)
+
+    def _answer(self, properties: Properties) -> None:
+        address = reply_address.checked(properties.reply_to)
+        if not address:
+            return
+        if address in self._gateways or len(self._gateways) < _MOST_GATEWAYS:
+            self._gateways[address] = time.monotonic()
+        self._publish(address, properties.correlation_id, control.encode(self._report()))
+
+    def _publish(self, address: str, correlation_id: str | None, body: bytes) -> None:
+        if self._channel is None:
+            return
+        properties = Properties(type=HELLO_TYPE, content_type=JSON, correlation_id=correlation_id)
+        with contextlib.suppress(BrokerError):
+            self._channel.publish(DEFAULT_EXCHANGE, address, properties, body)

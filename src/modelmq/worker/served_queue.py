@@ -1,0 +1,215 @@
+"""One model as the broker sees it: two lane queues, all its versions behind them.
+
+Consumes while any version is alive, gives each message to intake and the request to its version. A model whose
+versions have all failed is not consumed, so that its messages wait for others or for better times.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import NamedTuple
+
+from modelmq.amqp import Connection, Delivery
+from modelmq.errors import BrokerError, NotFound
+from modelmq.events import Emit, MessageRefused, QueueMissing
+from modelmq.messages import LANES, Lane
+from modelmq.runtimes import ModelSource
+from modelmq.settings import WorkerSettings
+from modelmq.topology import ModelRoute, queue_name
+from modelmq.worker import answers, intake
+from modelmq.worker.confirmed import ConfirmedPublisher
+from modelmq.worker.intake import Clock, Refusal, Rules
+from modelmq.worker.item import WorkItem
+from modelmq.worker.lane import LaneChannel
+from modelmq.worker.outcome import CANCELLED, refusal
+from modelmq.worker.served_version import ServedVersion
+from modelmq.worker.standing import keep
+
+ADVICE = "run modelmq topology apply"
+BATCHES_HELD = 2
+"""Batches a lane may hold: one in the model's process and one that is ready for it."""
+
+
+class Surroundings(NamedTuple):
+    """What every queue of a worker shares."""
+
+    settings: WorkerSettings
+    emit: Emit
+    confirmed: ConfirmedPublisher
+    changed: Callable[[], None]
+    """Called when the state of any version changed."""
+
+
+class ServedQueue:
+    """The lanes of one model. `attach` for each new connection; `drain` at the end."""
+
+    def __init__(self, sources: Sequence[ModelSource], around: Surroundings) -> None:
+        first = sources[0]
+        self.model = first.name
+        self._route = ModelRoute(name=first.name, queue=first.settings.queue, routing_key=first.settings.routing_key)
+        self.versions: Mapping[str, ServedVersion] = {
+            source.version: ServedVersion(source, around.settings, around.emit, self)
+            for source in sorted(sources, key=lambda source: int(source.version))
+        }
+        self.missing: set[str] = set()
+        """Lane queues that the broker did not let us consume at the last try."""
+        self._newest_first = tuple(reversed(self.versions.values()))
+        self._around = around
+        self._rules = Rules(around.settings.max_body_bytes, around.settings.reply_prefixes)
+        self._connection: Connection | None = None
+        self._stopping: asyncio.Event | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._draining = False
+
+    @property
+    def settled(self) -> bool:
+        """Whether each version has loaded or failed to, at least once."""
+        return all(version.tried for version in self._newest_first)
+
+    @property
+    def alive(self) -> bool:
+        """Whether any version can serve, now or as soon as its process is back."""
+        return any(version.state != "failed" for version in self._newest_first)
+
+    @property
+    def prefetch(self) -> int:
+        """Messages per lane. How many rows one has is unknown before it is read, so each counts as one row."""
+        largest = max(version.max_rows if version.signature.batched else 1 for version in self._newest_first)
+        return BATCHES_HELD * largest
+
+    def attach(self, connection: Connection) -> None:
+        """Consume over this connection from now on; the one before is gone."""
+        self._connection = connection
+        self._stopping = None
+        self._update()
+
+    def changed(self) -> None:
+        """A version's state changed: start or stop consuming."""
+        self._update()
+        self._around.changed()
+
+    def orphaned(self, version: ServedVersion, items: Sequence[WorkItem]) -> None:
+        """Requests for a version that failed: refused while others are served; else their lanes give them back."""
+        if self.alive:
+            answer = refusal(answers.unavailable(version.source, version.reason))
+            for item in items:
+                item.origin.settle(item.delivery, item.reply_to, answer)
+                item.origin.flush()
+
+    async def writable(self) -> None:
+        """Wait while the connection asks to pause."""
+        connection = self._connection
+        if connection is not None and not connection.writable:
+            try:
+                await connection.drain()
+            except BrokerError:
+                return
+
+    def cancel(self, reply_to: str, correlation_id: str) -> None:
+        """Withdraw a waiting request. Only who knows both, its address and its id, may do that."""
+
+        def named(item: WorkItem) -> bool:
+            return item.reply_to == reply_to and item.delivery.properties.correlation_id == correlation_id
+
+        for version in self._newest_first:
+            for item in version.remove(named):
+                item.origin.settle(item.delivery, item.reply_to, CANCELLED)
+                item.origin.flush()
+
+    async def drain(self) -> None:
+        """Take no more, finish what is held within `worker.drain_s`, give back the rest."""
+        self._draining = True
+        for version in self._newest_first:
+            version.hurry()
+        self._update()
+        while self._tasks:
+            await asyncio.wait(self._tasks)
+
+    def _update(self) -> None:
+        """Make consuming what it should be."""
+        wanted = self.settled and self.alive and not self._draining
+        connection = self._connection
+        if wanted and self._stopping is None and connection is not None and not connection.closed.done():
+            stopping = asyncio.Event()
+            for lane in LANES:
+                self._spawn(self._consume(connection, lane, stopping))
+            self._stopping = stopping
+        elif not wanted and self._stopping is not None:
+            self._stopping.set()
+            self._stopping = None
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _consume(self, connection: Connection, lane: Lane, stopping: asyncio.Event) -> None:
+        """Keep one lane consumed until told to stop or until the connection is lost."""
+        queue = queue_name(self._route, lane)
+
+        async def attempt() -> None:
+            channel = LaneChannel(lane, await connection.channel(), self._around.confirmed, self._accept)
+            await channel.consume(queue, self.prefetch)
+            self.missing.discard(queue)
+            self._around.changed()
+            await _first(channel.ended, stopping)
+            # Aside, because after a cancel by the broker the next attempt must not wait for what is held.
+            self._spawn(self._retire(channel))
+
+        def refused(error: BrokerError, retry_in_s: float) -> None:
+            if queue not in self.missing:
+                self.missing.add(queue)
+                self._around.changed()
+            self._around.emit(QueueMissing(queue, f"{ADVICE} ({error.message})", retry_in_s))
+
+        await keep(attempt, refused, stopping)
+
+    async def _retire(self, channel: LaneChannel) -> None:
+        """At once when the channel is gone or the model failed; else what is held is finished first."""
+        if channel.open:
+            await channel.retire(self._around.settings.drain_s if self.alive else 0.0)
+        for version in self._newest_first:
+            version.remove(lambda item: item.origin is channel)
+
+    def _accept(self, delivery: Delivery, channel: LaneChannel) -> None:
+        """One message: admitted to its version, or refused at once."""
+        if not self.alive:  # it goes back when the lane is closed, which is under way
+            return
+        clock = Clock(time.monotonic(), time.time())
+        source = intake.Source(channel, channel.lane)
+        admitted = intake.admit(delivery, source, self._resolve, self._rules, clock)
+        if isinstance(admitted, Refusal):
+            self._refuse(delivery, channel, admitted)
+        else:
+            version, item = admitted
+            version.add(item)
+
+    def _refuse(self, delivery: Delivery, channel: LaneChannel, refused: Refusal) -> None:
+        answer = refused.answer
+        channel.settle(delivery, refused.reply_to, answer)
+        channel.flush()
+        self._around.emit(MessageRefused(intake.log_id(delivery), self.model, answer.code, answer.error))
+
+    def _resolve(self, wanted: str | None) -> ServedVersion:
+        """The version asked for; else the newest that has not failed. Raises NotFound, Unavailable."""
+        if wanted is None:
+            return next(version for version in self._newest_first if version.state != "failed")
+        version = self.versions.get(wanted)
+        if version is None:
+            known = ", ".join(self.versions)
+            raise NotFound(f'Model {self.model} has no version "{wanted}"; it has {known}.')
+        if version.state == "failed":
+            raise answers.unavailable(version.source, version.reason)
+        return version
+
+
+async def _first(*events: asyncio.Event) -> None:
+    """Wait until one of them is set."""
+    tasks = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()

@@ -1,0 +1,171 @@
+"""The worker: its models, its connection, and the order in which it starts, drains and stops.
+
+The first file of the path: `serve` loads the models of its role and consumes their queues until told to stop. What
+happens to a message is served_queue's and everything's after it. Knows no HTTP, no logging, no metrics.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import socket
+import time
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from modelmq.amqp import Connection, Link
+from modelmq.control import WorkerReport
+from modelmq.errors import ConfigError
+from modelmq.events import Emit, ModelLoadFailed, ServiceStarted, ServiceStopping
+from modelmq.runtimes import Catalog, ModelSource, scan
+from modelmq.settings import Settings
+from modelmq.topology import DEFAULT_ROLE, control_queue
+from modelmq.worker.broker_access import connection_options
+from modelmq.worker.confirmed import ConfirmedPublisher
+from modelmq.worker.hello import Control
+from modelmq.worker.served_queue import ServedQueue, Surroundings
+
+SERVICE = "worker"
+_CLOSE_MARGIN_S = 5.0
+
+
+class Worker:
+    """One worker process. `run` once; `status` at any time."""
+
+    def __init__(self, settings: Settings, emit: Emit) -> None:
+        self.name = f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(3)}"
+        self._settings = settings
+        self._emit = emit
+        self._confirmed = ConfirmedPublisher()
+        self._changed = asyncio.Event()
+        self._draining = False
+        self._stopping = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._connection: Connection | None = None
+        around = Surroundings(settings.worker, emit, self._confirmed, self._on_change)
+        self._queues = [ServedQueue(versions, around) for versions in _by_model(self._sources())]
+        queue = control_queue(settings.worker.role, self.name)
+        self._control = Control(queue, self._report, self._cancel, emit)
+
+    def status(self) -> tuple[bool, str]:
+        """Whether the worker serves what it can, and what is wrong in any case."""
+        if self._draining:
+            return False, "draining"
+        if self._connection is None or self._connection.closed.done():
+            return False, "no connection to RabbitMQ"
+        loading = [queue.model for queue in self._queues if not queue.settled]
+        if loading:
+            return False, f"loading {', '.join(loading)}"
+        serving = [queue for queue in self._queues if queue.alive and not queue.missing]
+        problems = [f"{queue.model} failed" for queue in self._queues if not queue.alive]
+        problems += [f"queue {name} is missing" for queue in self._queues for name in sorted(queue.missing)]
+        return bool(serving), "; ".join(problems) or f"serving {len(serving)} models"
+
+    async def run(self, stop: asyncio.Event, ready: Callable[[], None]) -> None:
+        """Serve until `stop`; `ready` is called once, when every model has loaded or failed and RabbitMQ is there."""
+        link = Link(connection_options(self._settings, self.name), self._set_up, service=SERVICE, emit=self._emit)
+        loading = [asyncio.create_task(version.run()) for queue in self._queues for version in queue.versions.values()]
+        started = asyncio.create_task(self._until_started(link, ready))
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            await link.start()
+            # A model's task never ends by itself: if one does, its error is a bug that must not idle unnoticed.
+            await asyncio.wait([stopped, *loading], return_when=asyncio.FIRST_COMPLETED)
+            self._emit(ServiceStopping(SERVICE, "told to stop" if stop.is_set() else "a model's task ended"))
+            await self._drain()
+        finally:
+            await link.stop()
+            ended = await _cancel([started, stopped, *loading, *self._tasks])
+        for error in ended:
+            raise error
+
+    async def _set_up(self, connection: Connection) -> None:
+        """For each new connection: nothing here may fail because one queue is absent."""
+        self._connection = connection
+        self._spawn(self._confirmed.run(connection, self._stopping))
+        self._spawn(self._control.run(connection, self._stopping))
+        for queue in self._queues:
+            queue.attach(connection)
+
+    async def _until_started(self, link: Link, ready: Callable[[], None]) -> None:
+        await link.up()
+        while not all(queue.settled for queue in self._queues):
+            self._changed.clear()
+            await self._changed.wait()
+        self._emit(ServiceStarted(SERVICE, self.name))
+        ready()
+
+    async def _drain(self) -> None:
+        """Take no more, tell the gateways, finish what is held. Gateways and broker see the end before it comes."""
+        self._draining = True
+        self._control.push()
+        drained = asyncio.gather(*(queue.drain() for queue in self._queues))
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(drained, self._settings.worker.drain_s + _CLOSE_MARGIN_S)
+        self._stopping.set()
+
+    def _on_change(self) -> None:
+        self._changed.set()
+        self._control.push_soon()
+
+    def _report(self) -> WorkerReport:
+        now = time.monotonic()
+        versions = [version for queue in self._queues for version in queue.versions.values()]
+        reports = tuple(version.report(now, draining=self._draining) for version in versions)
+        return WorkerReport(self.name, self._settings.worker.role, reports)
+
+    def _cancel(self, reply_to: str, correlation_id: str) -> None:
+        for queue in self._queues:
+            queue.cancel(reply_to, correlation_id)
+
+    def _sources(self) -> list[ModelSource]:
+        settings = self._settings
+        catalog = scan(Path(settings.models_dir))
+        for problem in catalog.problems:
+            self._emit(ModelLoadFailed("", "", problem))
+        return _of_role(catalog, settings)
+
+    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+async def serve(settings: Settings, emit: Emit, stop: asyncio.Event, ready: Callable[[], None]) -> None:
+    """Run a worker until `stop` is set; then drain. `ready` is called once. Raises ConfigError."""
+    await Worker(settings, emit).run(stop, ready)
+
+
+def _of_role(catalog: Catalog, settings: Settings) -> list[ModelSource]:
+    """The models this worker serves. Raises ConfigError when there are none, because it would idle unnoticed."""
+    role, roles = settings.worker.role, settings.topology.roles
+    if role not in roles and (roles or role != DEFAULT_ROLE):
+        known = ", ".join(roles) or DEFAULT_ROLE
+        raise ConfigError(f'worker.role: "{role}" is no role of topology.roles; the roles are {known}.')
+    names = set(roles[role]) if roles else {source.name for source in catalog.models}
+    mine = [source for source in catalog.models if source.name in names]
+    if not mine:
+        why = f" ({catalog.problems[0]})" if catalog.problems else ""
+        raise ConfigError(
+            f'models_dir "{settings.models_dir}" has no model that a worker of role "{role}" can serve{why}.'
+        )
+    return mine
+
+
+def _by_model(sources: Sequence[ModelSource]) -> list[list[ModelSource]]:
+    models: dict[str, list[ModelSource]] = {}
+    for source in sources:
+        models.setdefault(source.name, []).append(source)
+    return list(models.values())
+
+
+async def _cancel(tasks: Iterable[asyncio.Task[Any]]) -> list[BaseException]:
+    """End them all; the errors with which some had ended before."""
+    tasks = list(tasks)
+    for task in tasks:
+        task.cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    return [each for each in results if isinstance(each, Exception)]
