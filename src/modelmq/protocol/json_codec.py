@@ -57,8 +57,8 @@ class _WrittenRequest(msgspec.Struct, omit_defaults=True):
 class _WrittenResponse(msgspec.Struct, omit_defaults=True):
     model_name: str
     model_version: str
+    outputs: list[WrittenTensor]
     id: str | None = None
-    outputs: list[WrittenTensor] = []
 
 
 _envelope = msgspec.json.Decoder(_WireEnvelope)
@@ -115,7 +115,7 @@ def decode_request(
 def encode_response(model: str, version: str, request_id: str | None, outputs: Mapping[str, Array]) -> bytes:
     """The body of a reply. Raises ModelFailed naming the output when JSON cannot carry its values."""
     written = [write_tensor(name, array, "Output", ModelFailed, model) for name, array in outputs.items()]
-    return _encode(_WrittenResponse(model, version, request_id, written))
+    return _encode(_WrittenResponse(model, version, written, request_id))
 
 
 def encode_request(

@@ -120,9 +120,13 @@ def _numbers(tensor: WireTensor, count: int, decoder: msgspec.json.Decoder[list[
 def _numbers_in_pieces(tensor: WireTensor, count: int, decoder: msgspec.json.Decoder[list[Any]]) -> Array:
     """As `_numbers`, holding the Python numbers of one piece of the text at a time."""
     text = bytes(tensor.data)
-    if b"[" in text[1:]:
+    if not text.startswith(b"["):  # a long string or number, whose inside must not be taken for a list
+        decoder.decode(text)
+    if text.find(b"[", 1) >= 0:
         text = _flattened(text, count, tensor.shape)
-    found = text.count(b",") + 1
+        if count == 0:
+            return np.empty(tensor.shape, DTYPES[tensor.datatype])
+    found = text.count(b",") + 1 if text[1:-1].strip() else 0
     if found != count:
         raise _wrong_count(found, tensor.shape, count)
     array = np.empty(count, DTYPES[tensor.datatype])
@@ -193,7 +197,8 @@ def _holds_lists(error: msgspec.ValidationError) -> bool:
 
 
 def _wrong_count(found: int, shape: list[int], count: int) -> InvalidRequest:
-    return InvalidRequest(f"has {found} values in its data; expected {count} for shape {shape_text(shape)}")
+    values = "1 value" if found == 1 else f"{found} values"
+    return InvalidRequest(f"has {values} in its data; expected {count} for shape {shape_text(shape)}")
 
 
 def _wrong_nesting(shape: list[int]) -> InvalidRequest:

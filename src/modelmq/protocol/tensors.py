@@ -26,7 +26,7 @@ class WireTensor(msgspec.Struct):
     parameters: Parameters | None = None
 
 
-class WireRequestedOutput(msgspec.Struct):
+class WireRequestedOutput(msgspec.Struct, omit_defaults=True):
     """One entry of a request's `outputs`."""
 
     name: str
