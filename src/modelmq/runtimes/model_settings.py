@@ -22,7 +22,6 @@ OF_THE_MODEL = ("queue", "routing_key")
 """Keys that say where the messages of a model are, whatever the version."""
 
 _TENSORS = 'a list of tables with name, datatype and shape, such as {name = "x", datatype = "FP32", shape = [-1, 64]}'
-_NAME = MODEL_NAME.pattern.removesuffix(r"\Z")
 
 
 def _is(expected: str, description: str) -> Meta:
@@ -59,11 +58,11 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 1
     idempotent: Annotated[bool, _is("true or false", "false: a request is never sent to the model twice")] = True
     routing_key: Annotated[
-        Annotated[str, Meta(pattern=f"^{_NAME}$")] | None,
+        Annotated[str, Meta(pattern=f"^{MODEL_NAME.pattern}")] | None,
         _is("letters, digits, _ and -, at most 64", "a second routing key that reaches the model"),
     ] = None
     queue: Annotated[
-        Annotated[str, Meta(pattern=r"^(?!amq\.)[A-Za-z0-9_.-]{1,200}$")] | None,
+        Annotated[str, Meta(pattern=r"^(?!amq\.)[A-Za-z0-9_.-]{1,200}\Z")] | None,
         _is(
             'letters, digits, _, . and -, at most 200, not beginning with "amq."',
             "the name of the model's interactive queue; the bulk queue has .bulk behind it",

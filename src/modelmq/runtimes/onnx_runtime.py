@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import numpy as np
 import onnxruntime
 
@@ -60,10 +61,10 @@ def open_onnx(source: ModelSource) -> Runtime:
     inputs = overridden(_specs(session.get_inputs(), source, "input"), source.settings.inputs, source, "input")
     outputs = overridden(_specs(session.get_outputs(), source, "output"), source.settings.outputs, source, "output")
     batched = source.settings.batched and batch_axis(inputs)
-    declared = {spec.name for spec in source.settings.outputs}
-    if any(not spec.shape and spec.name not in declared for spec in outputs):
-        outputs = _probed(session, Signature(PLATFORM, inputs, outputs, batched), outputs)
-    return OnnxRuntime(session, Signature(PLATFORM, inputs, outputs, batched and batch_axis(outputs)))
+    declared = frozenset(spec.name for spec in source.settings.outputs)
+    signature = _probed(session, Signature(PLATFORM, inputs, outputs, batched), declared)
+    batched = signature.batched and batch_axis(signature.outputs)
+    return OnnxRuntime(session, msgspec.structs.replace(signature, batched=batched))
 
 
 def _options(threads: int) -> Any:
@@ -71,7 +72,7 @@ def _options(threads: int) -> Any:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
-    options.log_severity_level = 3
+    options.log_severity_level = 4  # what goes wrong is raised; it need not be printed as well
     # The arena and its patterns keep the largest batch ever seen; a worker has many models and batch sizes vary.
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
@@ -94,24 +95,23 @@ def _specs(nodes: Any, source: ModelSource, role: str) -> tuple[TensorSpec, ...]
     return tuple(specs)
 
 
-def _probed(session: Any, signature: Signature, outputs: tuple[TensorSpec, ...]) -> tuple[TensorSpec, ...]:
-    """The outputs with ranks as a run of zeros shows them, because an unknown rank looks like a scalar in the file.
+def _probed(session: Any, signature: Signature, declared: frozenset[str]) -> Signature:
+    """The signature as a run of two rows of zeros confirms it.
 
-    Where zeros cannot be computed the outputs stay undeclared rather than wrongly declared.
+    An unknown rank looks like a scalar in the file, and a variable first size need not count rows. Where zeros cannot
+    be computed the file is believed, except that an output of unknown rank leaves all outputs undeclared.
     """
-    zeros = warm_up_inputs(signature, _PROBE_ROWS)
+    unknown = {spec.name for spec in signature.outputs if not spec.shape} - declared
     try:
-        arrays = session.run(None, zeros)
+        arrays = session.run(None, warm_up_inputs(signature, _PROBE_ROWS))
     except Exception:  # the graph does not like zeros; that is no fault of the model
-        return ()
-    probed = []
-    for spec, array in zip(outputs, arrays, strict=True):
-        if spec.shape or not array.ndim:
-            probed.append(spec)
-            continue
-        first = VARIABLE if not signature.batched or array.shape[0] == _PROBE_ROWS else array.shape[0]
-        probed.append(TensorSpec(spec.name, spec.datatype, (first, *[VARIABLE] * (array.ndim - 1))))
-    return tuple(probed)
+        return msgspec.structs.replace(signature, outputs=(), batched=False) if unknown else signature
+    outputs = tuple(
+        TensorSpec(spec.name, spec.datatype, (VARIABLE,) * array.ndim) if spec.name in unknown else spec
+        for spec, array in zip(signature.outputs, arrays, strict=True)
+    )
+    batched = signature.batched and all(array.shape[:1] == (_PROBE_ROWS,) for array in arrays)
+    return msgspec.structs.replace(signature, outputs=outputs, batched=batched)
 
 
 def _text(array: Array) -> Array:

@@ -61,6 +61,9 @@ def open_python(source: ModelSource) -> Runtime:
         signature = _signature(kind, source)
         model = kind()
         _load(model, source)
+    except SystemExit as error:
+        _forget(name, folder)
+        raise ModelLoadError(f"{source.path} cannot be loaded: it calls exit().") from error
     except BaseException:
         _forget(name, folder)
         raise
@@ -73,10 +76,7 @@ def _module(source: ModelSource, name: str) -> ModuleType:
         raise ModelLoadError(f"{source.path} cannot be loaded: it is not a Python file.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickle look their classes up there
-    try:
-        spec.loader.exec_module(module)
-    except SystemExit as error:
-        raise ModelLoadError(f"{source.path} cannot be loaded: it calls exit() while it is imported.") from error
+    spec.loader.exec_module(module)
     return module
 
 
