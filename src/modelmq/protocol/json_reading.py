@@ -186,7 +186,7 @@ def _flattened(text: bytes, count: int, shape: list[int]) -> bytes:
         raise _wrong_nesting(shape)
     pattern = b"[" + b"," * (shape[-1] - 1) + b"]" if shape else b""
     for size in reversed(shape[:-1]):
-        pattern = b"[" + b",".join([pattern] * size) + b"]"
+        pattern = b"[" + ((pattern + b",") * size)[:-1] + b"]"
     if text.translate(None, _ALL_BUT_NESTING) != pattern:
         raise _wrong_nesting(shape)
     return b"[" + text.translate(None, _NESTING_AND_SPACE) + b"]"

@@ -7,6 +7,7 @@ whole. Each refusal names the input and says what was expected. Knows nothing of
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import islice
 
 from modelmq.errors import InvalidRequest
 from modelmq.metadata import VARIABLE, Signature, TensorSpec
@@ -15,6 +16,8 @@ from modelmq.protocol.tensors import Array, InferenceRequest
 MAX_RANK = 32
 MAX_SIZE = 2**31 - 1
 """No dimension of a tensor in a message of a few megabytes can be larger, unless another one is 0."""
+
+_LISTED = 20
 
 
 def shown(name: str) -> str:
@@ -48,8 +51,9 @@ def element_count(shape: Sequence[int], role: str, name: str, model: str = "") -
 
 def unknown_input(name: str, declared: Iterable[TensorSpec], model: str = "") -> InvalidRequest:
     """The refusal of an input the model does not have."""
-    names = ", ".join(spec.name for spec in declared)
-    return InvalidRequest(f"{subject('Input', name, model)} is unknown; the model's inputs are {names}.")
+    return InvalidRequest(
+        f"{subject('Input', name, model)} is unknown; the model's inputs are {_listed(spec.name for spec in declared)}."
+    )
 
 
 def check_fit(spec: TensorSpec, datatype: str, shape: Sequence[int], model: str = "") -> None:
@@ -101,7 +105,7 @@ def check_requested(names: Iterable[str], signature: Signature, model: str = "")
     for name in names:
         if name not in known:
             raise InvalidRequest(
-                f"{subject('Output', name, model)} is unknown; the model's outputs are {', '.join(known)}."
+                f"{subject('Output', name, model)} is unknown; the model's outputs are {_listed(known)}."
             )
 
 
@@ -120,6 +124,11 @@ def shape_text(shape: Sequence[int]) -> str:
     if len(shape) > 8:
         sizes.append("…")
     return f"[{', '.join(sizes)}]"
+
+
+def _listed(names: Iterable[str]) -> str:
+    first = list(islice(names, _LISTED + 1))
+    return ", ".join(first[:_LISTED]) + (", …" if len(first) > _LISTED else "")
 
 
 def _number(size: int) -> str:

@@ -43,7 +43,10 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
     ] = 32
     max_queue_delay_ms: Annotated[
         Annotated[float, Meta(ge=0, le=60_000)],
-        _is("a number of milliseconds from 0 to 60000", "how long a batch waits to fill while the model is busy"),
+        _is(
+            "a number of milliseconds from 0 to 60000",
+            "how long a batch may wait for more requests; 0 takes what is there",
+        ),
     ] = 0.0
     timeout_s: Annotated[
         Annotated[float, Meta(gt=0, le=86_400)],

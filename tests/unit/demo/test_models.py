@@ -56,9 +56,10 @@ def test_the_single_service_names_lead_to_an_example() -> None:
     assert settings["sentiment"].queue is None
 
 
-def test_the_model_file_in_the_readme_is_the_one_of_the_demo_and_short() -> None:
+def test_the_model_file_shown_everywhere_is_the_one_of_the_demo_and_short() -> None:
     assert (EXAMPLES / "sentiment" / "1" / "model.py").read_text() == SOURCE
     assert len(SOURCE.splitlines()) <= 12
+    assert SOURCE in (EXAMPLES.parents[1] / "docs" / "models.md").read_text()
 
 
 def test_digits_takes_rows_of_64_pixels(built: Path) -> None:

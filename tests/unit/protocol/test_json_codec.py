@@ -144,6 +144,13 @@ def test_names_from_outside_are_bounded_in_sentences() -> None:
     assert len(refusal(body(tensor(shape=[1] * 1000)))) < 200
 
 
+def test_names_of_the_model_are_listed_up_to_a_bound() -> None:
+    many = tuple(TensorSpec(f"input-{n}", "FP32", (-1,)) for n in range(500))
+    assert refusal(body(), Signature("python", many, (), batched=True)).endswith("input-18, input-19, ….")
+    outputs = Signature("python", (), many, batched=True)
+    assert refusal(body(outputs=[{"name": "z"}]), outputs).endswith("input-18, input-19, ….")
+
+
 def test_inputs_must_have_the_same_number_of_rows() -> None:
     a = tensor(name="a", datatype="INT8", shape=[2], data=[1, 2])
     b = tensor(name="b", datatype="BYTES", shape=[1, 2], data=["p", "q"])

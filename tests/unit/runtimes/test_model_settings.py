@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import pytest
 
@@ -79,3 +81,18 @@ def test_every_key_can_be_set() -> None:
 )
 def test_a_mistake_is_named_with_file_line_and_what_was_expected(text: str, sentence: str) -> None:
     assert sentence in refusal(text)
+
+
+def test_the_documentation_names_every_key_with_its_default() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "models.md").read_text()
+    rows = {
+        line.split("|")[1].strip(): line.split("|")[3].strip() for line in page.splitlines() if line.startswith("| `")
+    }
+    shown = {"`inputs`, `outputs`": ("inputs", "outputs")}
+    documented = {
+        key: default for cell, default in rows.items() for key in shown.get(cell, (cell.strip("`"),)) if default
+    }
+    for key, value in msgspec.structs.asdict(ModelSettings()).items():
+        plain = {None: "none", (): "none", True: "`true`", False: "`false`", "auto": '`"auto"`'}
+        expected = plain[value] if isinstance(value, (str, bool, tuple, type(None))) else f"{value:g}"
+        assert documented[key] == expected, key
