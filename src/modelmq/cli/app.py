@@ -1,0 +1,193 @@
+"""The commands and their flags. Each body says what it loads and calls; everything else is in the module it names.
+
+Stands between typer and the modules of this package. Knows no settings but by key.
+"""
+# ruff: noqa: PLC0415 - each command imports only what it needs, so that a small question is answered quickly
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from modelmq.cli import config, failures
+
+app = typer.Typer(
+    name="modelmq",
+    help="Serves machine-learning models as microservices over RabbitMQ.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+topology_app = typer.Typer(help="What exists on the broker for your models.", no_args_is_help=True)
+broker_app = typer.Typer(help="A private RabbitMQ in the state folder, in the background.", no_args_is_help=True)
+app.add_typer(topology_app, name="topology")
+app.add_typer(broker_app, name="broker")
+
+Config = Annotated[
+    Path | None, typer.Option("--config", help="Settings file; unset, $MODELMQ_CONFIG or modelmq.toml here.")
+]
+StateDir = Annotated[Path | None, typer.Option("--state-dir", help="Folder for the private RabbitMQ and secrets.")]
+Models = Annotated[Path | None, typer.Option("--models", help="Folder with the models.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, by its dotted key.")]
+Output = Annotated[Literal["text", "json"], typer.Option("-o", "--output", help="For people or for programs.")]
+
+
+@app.callback()
+def _root(
+    context: typer.Context,
+    debug: Annotated[bool, typer.Option("--debug", help="Show where an error comes from.")] = False,
+) -> None:
+    # Around every command, so that also a test's runner sees sentences and statuses.
+    context.with_resource(failures.told(debug=debug))
+
+
+@app.command()
+def up(
+    config_file: Config = None,
+    models: Models = None,
+    port: Annotated[int | None, typer.Option("--port", help="HTTP port; 0 takes any free one.")] = None,
+    workers: Annotated[int, typer.Option("--workers", min=1, max=64, help="Workers per role.")] = 1,
+    state_dir: StateDir = None,
+    set_: Set = None,
+) -> None:
+    """Serve models on this machine: a private RabbitMQ, a gateway and workers, until Ctrl-C.
+
+    Without --models, three demo models are trained and served.
+    """
+    from modelmq.cli import up_command
+
+    found = _found(config_file, set_, {"models_dir": models, "gateway.port": port, "state_dir": state_dir})
+    raise typer.Exit(up_command.run(found, workers, os.environ))
+
+
+@app.command()
+def gateway(
+    config_file: Config = None,
+    host: Annotated[str | None, typer.Option("--host", help="Address to listen on.")] = None,
+    port: Annotated[int | None, typer.Option("--port", help="HTTP port.")] = None,
+    state_dir: StateDir = None,
+    set_: Set = None,
+) -> None:
+    """Run one gateway: HTTP in, messages out."""
+    from modelmq.cli import services
+
+    flags = {"gateway.host": host, "gateway.port": port, "state_dir": state_dir}
+    services.run_gateway(config.attached(_found(config_file, set_, flags)))
+
+
+@app.command()
+def worker(
+    config_file: Config = None,
+    role: Annotated[str | None, typer.Option("--role", help="Which models, as which user.")] = None,
+    models: Models = None,
+    health_port: Annotated[int | None, typer.Option("--health-port", help="Health and metrics; 0: any.")] = None,
+    state_dir: StateDir = None,
+    set_: Set = None,
+) -> None:
+    """Run one worker: messages in, models run, replies out."""
+    from modelmq.cli import services
+
+    flags = {
+        "worker.role": role,
+        "models_dir": models,
+        "worker.health_port": health_port,
+        "state_dir": state_dir,
+    }
+    services.run_worker(config.attached(_found(config_file, set_, flags)))
+
+
+@app.command()
+def infer(
+    model: Annotated[str, typer.Argument(help="The model, or model/version.")],
+    data: Annotated[
+        str | None, typer.Option("--data", "-d", help="The request: JSON, @file, or - for standard input.")
+    ] = None,
+    url: Annotated[str | None, typer.Option("--url", help="http://… of a gateway, or amqp(s)://… of a broker.")] = None,
+    timeout_s: Annotated[float, typer.Option("--timeout", min=0.001, help="Seconds to wait for the answer.")] = 60.0,
+    config_file: Config = None,
+    state_dir: StateDir = None,
+    set_: Set = None,
+) -> None:
+    """Ask a model and print its answer as JSON. Without --data, the model's own sample question.
+
+    Ends with 0 when it is answered, 3 when the request is wrong, 4 when a retry may help, 5 when the model failed.
+    """
+    from modelmq.cli import infer as asking
+
+    settings = config.attached(_found(config_file, set_, {"state_dir": state_dir}))
+    asking.run(settings, asking.Question(model, data, url, timeout_s), os.environ)
+
+
+@app.command()
+def status(config_file: Config = None, state_dir: StateDir = None, set_: Set = None, output: Output = "text") -> None:
+    """Show services, models, and queues with their consumers and depths."""
+    from modelmq.cli import status as looking
+
+    settings = config.attached(_found(config_file, set_, {"state_dir": state_dir}))
+    looking.run(settings, as_json=output == "json")
+
+
+@app.command()
+def env(config_file: Config = None, state_dir: StateDir = None, set_: Set = None) -> None:
+    """Print shell lines for other programs: the HTTP URL, and the AMQP URL of a user that may only ask."""
+    from modelmq.cli import env as printing
+
+    printing.run(config.attached(_found(config_file, set_, {"state_dir": state_dir})))
+
+
+@topology_app.command("apply")
+def topology_apply(
+    config_file: Config = None,
+    models: Models = None,
+    state_dir: StateDir = None,
+    set_: Set = None,
+    output: Output = "text",
+) -> None:
+    """Create or correct users, permissions, exchanges, queues and policies for the models. Deletes nothing."""
+    from modelmq.cli import topology
+
+    flags = {"models_dir": models, "state_dir": state_dir}
+    topology.apply(config.attached(_found(config_file, set_, flags)), as_json=output == "json")
+
+
+@broker_app.command("start")
+def broker_start(config_file: Config = None, state_dir: StateDir = None, set_: Set = None) -> None:
+    """Start the private RabbitMQ, or find it running, and print where it is."""
+    from modelmq.cli import broker
+
+    broker.start(_found(config_file, set_, {"state_dir": state_dir}).settings)
+
+
+@broker_app.command("stop")
+def broker_stop(config_file: Config = None, state_dir: StateDir = None, set_: Set = None) -> None:
+    """Stop the private RabbitMQ and everything that belongs to it."""
+    from modelmq.cli import broker
+
+    broker.stop(_found(config_file, set_, {"state_dir": state_dir}).settings)
+
+
+@app.command()
+def version() -> None:
+    """Print the versions of ModelMQ and Python."""
+    from importlib.metadata import version as version_of
+
+    typer.echo(f"modelmq {version_of('modelmq')}, Python {sys.version.split()[0]}")
+
+
+def main() -> None:
+    """The entry point."""
+    app()
+
+
+def _found(config_file: Path | None, pairs: list[str] | None, flags: Mapping[str, object]) -> config.Found:
+    plain = {key: str(value) if isinstance(value, Path) else value for key, value in flags.items()}
+    return config.find(config_file, os.environ, config.flags_of(pairs or []) | _set_only(plain))
+
+
+def _set_only(flags: dict[str, object]) -> dict[str, object]:
+    return {key: value for key, value in flags.items() if value is not None}
