@@ -8,7 +8,7 @@ from urllib.parse import quote
 from modelmq.broker.secrets import read_secret, secret_file
 from modelmq.errors import ConfigError
 from modelmq.settings import Settings
-from modelmq.supervisor.run import http_url
+from modelmq.supervisor.addresses import http_url
 from modelmq.topology import user_name
 
 

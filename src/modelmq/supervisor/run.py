@@ -15,6 +15,7 @@ import msgspec
 from modelmq.broker.node import RunningNode
 from modelmq.runtimes import Catalog
 from modelmq.settings import Settings
+from modelmq.supervisor.addresses import http_url
 from modelmq.supervisor.progress import Asked, Progress
 from modelmq.supervisor.state import StateDir
 from modelmq.supervisor.tree import Tree
@@ -51,14 +52,3 @@ class Run:
         self.asked: Asked | None = None
 
     @property
-    def http_url(self) -> str:
-        """Where the gateway is reached from this machine."""
-        return http_url(self.settings)
-
-
-def http_url(settings: Settings) -> str:
-    """The gateway's address as a client on this machine uses it."""
-    host = settings.gateway.host
-    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not listened on
-        host = "127.0.0.1" if host == "0.0.0.0" else "::1"  # noqa: S104
-    return f"http://{f'[{host}]' if ':' in host else host}:{settings.gateway.port}"

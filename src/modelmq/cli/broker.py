@@ -1,0 +1,38 @@
+"""`modelmq broker start|stop`: the private RabbitMQ of a state folder alone, in the background."""
+
+from __future__ import annotations
+
+from modelmq.broker import node
+from modelmq.errors import ModelMQError
+from modelmq.settings import Settings
+from modelmq.supervisor import private_node
+from modelmq.supervisor.state import StateDir
+
+
+def start(settings: Settings) -> None:
+    """Starts it or finds it running, and prints where it is. Raises NodeError."""
+    state = StateDir(settings.state_dir)
+    state.create()
+    running = node.start(private_node.spec(state))
+    for name, value in (
+        ("RabbitMQ", f"{running.version}, process {running.pid}"),
+        ("AMQP", f"amqp://{private_node.HOST}:{running.amqp_port}"),
+        ("Management", running.management_url),
+        ("Next", "modelmq topology apply"),
+        ("Stop", "modelmq broker stop"),
+    ):
+        print(f"{name:<10} {value}")  # noqa: T201 - this is the command's output
+
+
+def stop(settings: Settings) -> None:
+    """Stops it with everything that belongs to it. Raises ModelMQError, NodeError."""
+    state = StateDir(settings.state_dir)
+    supervisor = state.running()
+    if supervisor is not None:
+        raise ModelMQError(f"modelmq up (process {supervisor.pid}) uses this RabbitMQ: stop that one with Ctrl-C.")
+    running = private_node.running(state)
+    if running is None:
+        print(f"No RabbitMQ runs from {state.path}.")  # noqa: T201 - this is the command's output
+        return
+    running.stop()
+    print("Stopped.")  # noqa: T201 - as above

@@ -1,0 +1,176 @@
+"""`modelmq status`: what runs and how it is, from the state folder, the gateway and RabbitMQ's management API.
+
+What cannot be reached is a line of the answer, not an error; the exit status is 1 then. Needs no administrator where
+the operator's secret is at hand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import httpx
+import msgspec
+from rich.console import Console
+from rich.table import Table
+
+from modelmq.broker.management import Management, connect
+from modelmq.broker.secrets import read_secret, secret_file
+from modelmq.errors import ModelMQError
+from modelmq.protocol import error_message
+from modelmq.runtimes import scan
+from modelmq.settings import Settings
+from modelmq.supervisor import records
+from modelmq.supervisor.addresses import http_url
+from modelmq.supervisor.state import StateDir
+from modelmq.topology import user_name
+
+_TIMEOUT_S = 3.0
+
+
+class ServiceStatus(msgspec.Struct, frozen=True):
+    """A service: a process of this machine's supervisor, or a connection to the broker that names itself."""
+
+    name: str
+    state: str
+    pid: int | None = None
+    detail: str = ""
+
+
+class ModelStatus(msgspec.Struct, frozen=True):
+    """A model as the gateway sees it."""
+
+    name: str
+    ready: bool
+    detail: str = ""
+
+
+class QueueStatus(msgspec.Struct, frozen=True):
+    """A queue's messages that wait and that are being worked on, and who consumes. Counts are up to 5 s old."""
+
+    name: str
+    ready: int
+    unacked: int
+    consumers: int
+    state: str = ""
+
+
+class Status(msgspec.Struct, frozen=True):
+    """The whole answer. `problems` is empty when all is well."""
+
+    gateway: ServiceStatus
+    broker: ServiceStatus
+    services: tuple[ServiceStatus, ...]
+    models: tuple[ModelStatus, ...]
+    queues: tuple[QueueStatus, ...]
+    problems: tuple[str, ...]
+
+
+def run(settings: Settings, *, as_json: bool) -> None:
+    """Prints it; SystemExit 1 when something is not as it should be."""
+    found = look(settings)
+    if as_json:
+        print(msgspec.json.encode(found).decode())  # noqa: T201 - this is the command's output
+    else:
+        _print(found, Console(soft_wrap=True))
+    if found.problems:
+        raise SystemExit(1)
+
+
+def look(settings: Settings) -> Status:
+    """Asks everybody. Raises nothing for what does not answer."""
+    problems: list[str] = []
+    gateway, models = _gateway(settings, problems)
+    broker, queues, connected = _broker(settings, problems)
+    services = (*_processes(settings, problems), *connected)
+    return Status(gateway, broker, services, models, queues, tuple(problems))
+
+
+def _processes(settings: Settings, problems: list[str]) -> tuple[ServiceStatus, ...]:
+    found = []
+    for record in records.read(StateDir(settings.state_dir).run):
+        runs = records.alive(record)
+        found.append(ServiceStatus(record.name, "running" if runs else "ended", record.pid, record.address))
+        if not runs:
+            problems.append(f"The {record.name} (process {record.pid}) has ended without being told to.")
+    return tuple(found)
+
+
+def _gateway(settings: Settings, problems: list[str]) -> tuple[ServiceStatus, tuple[ModelStatus, ...]]:
+    url = http_url(settings)
+    models: list[ModelStatus] = []
+    try:
+        with httpx.Client(base_url=url, timeout=_TIMEOUT_S, trust_env=False) as http:
+            ready = http.get("/v2/health/ready")
+            for name in _model_names(settings):
+                answer = http.get(f"/v2/models/{name}/ready")
+                detail = "" if answer.status_code == 200 else error_message(answer.content)
+                models.append(ModelStatus(name, answer.status_code == 200, detail))
+    except httpx.HTTPError as error:
+        problems.append(f"The gateway at {url} does not answer ({type(error).__name__}).")
+        return ServiceStatus("gateway", "unreachable", detail=url), ()
+    if ready.status_code != 200:
+        problems.append(f"The gateway at {url} is not ready: {error_message(ready.content)}")
+    problems += [f"The model {model.name} is not ready: {model.detail}" for model in models if not model.ready]
+    return ServiceStatus("gateway", "ready" if ready.status_code == 200 else "not ready", detail=url), tuple(models)
+
+
+def _broker(
+    settings: Settings, problems: list[str]
+) -> tuple[ServiceStatus, tuple[QueueStatus, ...], tuple[ServiceStatus, ...]]:
+    broker = settings.broker
+    where = f"{', '.join(broker.hosts)}, virtual host {broker.vhost}, management {broker.management_url}"
+    try:
+        with _management(settings) as management:
+            version = management.overview().rabbitmq_version
+            queues = tuple(
+                QueueStatus(q.name, q.messages_ready, q.messages_unacknowledged, q.consumers, q.state)
+                for q in sorted(management.queues(broker.vhost), key=lambda queue: queue.name)
+            )
+            connected = tuple(
+                ServiceStatus(each.user_provided_name or each.name, each.state or "opening", detail=each.user)
+                for each in sorted(management.connections(broker.vhost), key=lambda connection: connection.user)
+            )
+    except ModelMQError as error:
+        problems.append(error.message)
+        return ServiceStatus("rabbitmq", "unreachable", detail=where), (), ()
+    return ServiceStatus("rabbitmq", f"running {version}", detail=where), queues, connected
+
+
+def _management(settings: Settings) -> Management:
+    """As the operator, who may look and nothing else; as the administrator where there is no operator yet."""
+    broker = settings.broker
+    user = user_name("operator", settings.topology.environment)
+    path = secret_file(settings.state_dir, user)
+    if not path.exists():
+        return connect(broker)
+    return Management(broker.management_url, user, read_secret("", path), ca_file=broker.ca_file, timeout_s=_TIMEOUT_S)
+
+
+def _model_names(settings: Settings) -> list[str]:
+    return list(dict.fromkeys(source.name for source in scan(Path(settings.models_dir)).models))
+
+
+def _print(found: Status, console: Console) -> None:
+    services = (found.gateway, found.broker, *found.services)
+    console.print(_table(("SERVICE", "STATE", "PID", ""), [(s.name, s.state, s.pid or "", s.detail) for s in services]))
+    if found.models:
+        rows = [(m.name, "ready" if m.ready else "not ready", m.detail) for m in found.models]
+        console.print(_table(("MODEL", "STATE", ""), rows))
+    if found.queues:
+        queue_rows = [(q.name, q.ready, q.unacked, q.consumers) for q in found.queues]
+        console.print(_table(("QUEUE", "READY", "UNACKED", "CONSUMERS"), queue_rows))
+    for problem in found.problems:
+        console.print(f"! {problem}", markup=False, highlight=False)
+
+
+def _table(heads: tuple[str, ...], rows: Sequence[tuple[object, ...]]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
+    for head in heads:
+        table.add_column(head, no_wrap=True, overflow="ignore", justify="right" if head in _NUMBERS else "left")
+    for row in rows:
+        table.add_row(*map(str, row))
+    return table
+
+
+_NUMBERS = frozenset({"READY", "UNACKED", "CONSUMERS", "PID"})
