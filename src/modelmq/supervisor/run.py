@@ -52,3 +52,6 @@ class Run:
         self.asked: Asked | None = None
 
     @property
+    def http_url(self) -> str:
+        """Where the gateway is reached from this machine."""
+        return http_url(self.settings)

@@ -122,7 +122,7 @@ def test_an_error_is_the_gateways_sentence_and_of_its_kind(
 
 
 def test_a_gateway_that_is_not_there_is_worth_a_retry(settings: Settings) -> None:
-    with pytest.raises(errors.Unavailable, match="http://127.0.0.1:1 cannot be asked"):
+    with pytest.raises(errors.Unavailable, match=r"http://127\.0\.0\.1:1 cannot be asked"):
         infer.run(settings, asked(), {})
 
 

@@ -33,11 +33,8 @@ async def test_it_is_ready_when_it_says_so_and_ends_when_told(fake: Fake) -> Non
 
 async def test_it_has_a_session_of_its_own_and_only_the_files_it_needs(fake: Fake, tmp_path: Path) -> None:
     with (tmp_path / "secret").open("w"):
-        service = await processes.start(
-            fake(
-                "print(os.getsid(0) == os.getpid(), len(os.listdir('/proc/self/fd')), flush=True); ready(); signal.pause()"
-            )
-        )
+        seen = "os.getsid(0) == os.getpid(), len(os.listdir('/proc/self/fd'))"
+        service = await processes.start(fake(f"print({seen}, flush=True); ready(); signal.pause()"))
         await service.until_ready(20)
         await service.stop()
     # 0, 1, 2, the ready pipe, and the folder that is being listed.
