@@ -29,7 +29,9 @@ def stop(settings: Settings) -> None:
     state = StateDir(settings.state_dir)
     supervisor = state.running()
     if supervisor is not None:
-        raise ModelMQError(f"modelmq up (process {supervisor.pid}) uses this RabbitMQ: stop that one with Ctrl-C.")
+        raise ModelMQError(
+            f"modelmq up (process {supervisor.process.pid}) uses this RabbitMQ: stop that one with Ctrl-C."
+        )
     running = private_node.running(state)
     if running is None:
         print(f"No RabbitMQ runs from {state.path}.")  # noqa: T201 - this is the command's output

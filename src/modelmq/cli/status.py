@@ -14,6 +14,7 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
+from modelmq.broker import processes
 from modelmq.broker.management import Management, connect
 from modelmq.broker.secrets import read_secret, secret_file
 from modelmq.errors import ModelMQError
@@ -89,10 +90,10 @@ def look(settings: Settings) -> Status:
 def _processes(settings: Settings, problems: list[str]) -> tuple[ServiceStatus, ...]:
     found = []
     for record in records.read(StateDir(settings.state_dir).run):
-        runs = records.alive(record)
-        found.append(ServiceStatus(record.name, "running" if runs else "ended", record.pid, record.address))
+        runs, pid = processes.alive(record.process), record.process.pid
+        found.append(ServiceStatus(record.name, "running" if runs else "ended", pid, record.address))
         if not runs:
-            problems.append(f"The {record.name} (process {record.pid}) has ended without being told to.")
+            problems.append(f"The {record.name} (process {pid}) has ended without being told to.")
     return tuple(found)
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from modelmq.broker.processes import identify
 from modelmq.errors import ModelMQError
 from modelmq.supervisor import launch, log_files, records
 from modelmq.supervisor.records import Record
@@ -116,8 +117,9 @@ async def start(spec: ServiceSpec) -> Service:
         raise
     finally:
         os.close(writable)
-    known = Record(spec.name, process.pid, records.started(process.pid), spec.role, spec.address)
-    records.write(spec.run_dir, known)
+    identity = identify(process.pid)
+    if identity is not None:
+        records.write(spec.run_dir, Record(spec.name, identity, spec.role, spec.address))
     return Service(spec, process, _ready(readable))
 
 

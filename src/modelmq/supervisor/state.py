@@ -14,15 +14,15 @@ from pathlib import Path
 
 import msgspec
 
+from modelmq.broker import processes
+from modelmq.broker.processes import ProcessId
 from modelmq.errors import ModelMQError
-from modelmq.supervisor import records
 
 
 class Running(msgspec.Struct, frozen=True):
     """What a supervisor tells other commands about itself."""
 
-    pid: int
-    started: str
+    process: ProcessId
     http_host: str
     http_port: int
     models_dir: str
@@ -57,7 +57,7 @@ class StateDir:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
                 holder = self.running()
-                who = f" (process {holder.pid})" if holder else ""
+                who = f" (process {holder.process.pid})" if holder else ""
                 raise ModelMQError(
                     f"ModelMQ runs from {self.path} already{who}: stop it there, or choose another --state-dir."
                 ) from error
@@ -68,8 +68,10 @@ class StateDir:
 
     def announce(self, http_host: str, http_port: int, models_dir: Path) -> None:
         """Lets other commands find what this process runs."""
-        pid = os.getpid()
-        running = Running(pid, records.started(pid), http_host, http_port, str(models_dir))
+        process = processes.identify(os.getpid())
+        if process is None:  # no /proc to be found by
+            return
+        running = Running(process, http_host, http_port, str(models_dir))
         draft = self._supervisor.with_suffix(".draft")
         draft.write_bytes(msgspec.json.encode(running))
         draft.replace(self._supervisor)
@@ -80,4 +82,4 @@ class StateDir:
             running = msgspec.json.decode(self._supervisor.read_bytes(), type=Running)
         except (OSError, msgspec.DecodeError):
             return None
-        return running if running.started and records.started(running.pid) == running.started else None
+        return running if processes.alive(running.process) else None

@@ -6,6 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from modelmq.broker.processes import ProcessId
 from modelmq.errors import ModelMQError
 from modelmq.supervisor.state import Running, StateDir
 
@@ -42,13 +43,13 @@ def test_what_runs_can_be_found_while_it_runs(tmp_path: Path) -> None:
         state.announce("127.0.0.1", 8001, Path("/m"))
         found = StateDir(tmp_path).running()
         assert found is not None
-        assert (found.pid, found.http_port, found.models_dir) == (os.getpid(), 8001, "/m")
+        assert (found.process.pid, found.http_port, found.models_dir) == (os.getpid(), 8001, "/m")
     assert state.running() is None
 
 
 def test_a_killed_supervisor_does_not_run(tmp_path: Path) -> None:
     state = StateDir(tmp_path)
-    gone = Running(os.getpid(), "an earlier boot/1", "127.0.0.1", 8000, "/m")
+    gone = Running(ProcessId(os.getpid(), 1, "an earlier boot"), "127.0.0.1", 8000, "/m")
     (tmp_path / "supervisor.json").write_bytes(msgspec.json.encode(gone))
     assert state.running() is None
     (tmp_path / "supervisor.json").write_text("{")

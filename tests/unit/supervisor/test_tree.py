@@ -47,8 +47,8 @@ async def pid_of(folder: Path, name: str, other_than: int = 0) -> int:
     async with asyncio.timeout(20):
         while True:
             for record in records.read(folder / "run"):
-                if record.name == name and record.pid != other_than:
-                    return record.pid
+                if record.name == name and record.process.pid != other_than:
+                    return record.process.pid
             await asyncio.sleep(0.02)
 
 
