@@ -27,6 +27,8 @@ from modelmq.supervisor.state import StateDir
 from modelmq.topology import user_name
 
 _TIMEOUT_S = 3.0
+_WIDTH = 1000
+"""Wider than any line: names are not to be cut, and a terminal folds what is too long for it."""
 
 
 class ServiceStatus(msgspec.Struct, frozen=True):
@@ -73,7 +75,7 @@ def run(settings: Settings, *, as_json: bool) -> None:
     if as_json:
         print(msgspec.json.encode(found).decode())  # noqa: T201 - this is the command's output
     else:
-        _print(found, Console(soft_wrap=True))
+        _print(found, Console(width=_WIDTH))
     if found.problems:
         raise SystemExit(1)
 
