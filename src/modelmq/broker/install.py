@@ -1,0 +1,61 @@
+"""Finds the RabbitMQ that is installed on this machine, wherever its package put it.
+
+The node starts what this finds. Looks for the server's own start script, never for the wrapper in /usr/sbin, which
+insists on being the system user `rabbitmq`. Installs nothing: `tools/bootstrap.sh` does, before there is any Python.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from modelmq.errors import NodeError
+
+_VERSIONED = "rabbitmq/lib/rabbitmq_server-*/sbin"
+_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+class Installation(msgspec.Struct, frozen=True):
+    """Two programs, and the PATH on which RabbitMQ's scripts find the others they call (`erl`, `dirname`, ...)."""
+
+    server: Path
+    epmd: Path
+    path: str
+
+
+def locate(environ: Mapping[str, str], *, roots: tuple[Path, ...] = (Path("/usr/lib"),)) -> Installation:
+    """The installation that `RABBITMQ_HOME` names, else the package's, else the one on PATH. Raises NodeError."""
+    path = ":".join(part for part in (environ.get("PATH", ""), _SYSTEM_PATH) if part)
+    folder = _server_folder(environ.get("RABBITMQ_HOME", ""), path, roots)
+    epmd = shutil.which("epmd", path=path)
+    if epmd is None:
+        raise NodeError("Erlang's epmd is not on the PATH: install the package erlang-base, or add Erlang to PATH.")
+    return Installation(server=folder / "rabbitmq-server", epmd=Path(epmd), path=path)
+
+
+def _server_folder(home: str, path: str, roots: tuple[Path, ...]) -> Path:
+    if home:
+        folder = Path(home) / "sbin"
+        if _holds_server(folder):
+            return folder
+        raise NodeError(f"RABBITMQ_HOME is {home}, but there is no {folder}/rabbitmq-server: correct or unset it.")
+    candidates = [root / "rabbitmq" / "bin" for root in roots]
+    candidates += [folder for root in roots for folder in sorted(root.glob(_VERSIONED), reverse=True)]
+    on_path = shutil.which("rabbitmq-server", path=path)
+    if on_path is not None:
+        candidates += [Path(on_path).parent, Path(on_path).resolve().parent]
+    for folder in candidates:
+        if _holds_server(folder):
+            return folder
+    raise NodeError(
+        "RabbitMQ is not installed: install the package rabbitmq-server (on Debian and Ubuntu `make up` does it), or "
+        "set RABBITMQ_HOME to a folder that holds sbin/rabbitmq-server."
+    )
+
+
+def _holds_server(folder: Path) -> bool:
+    # The start script sources rabbitmq-env from its own folder; the system's wrapper has no such neighbour.
+    return (folder / "rabbitmq-server").is_file() and (folder / "rabbitmq-env").is_file()

@@ -1,0 +1,177 @@
+"""What a private node is told: its configuration files and environment, as pure functions of the node's record.
+
+Every listener is bound to the loopback address, and no secret is in the environment or on the command line: they are
+in files that only their owner can read. Writes and starts nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+LOOPBACK = "127.0.0.1"
+OWNER_VARIABLE = "MODELMQ_NODE"
+"""Set to the node's folder for every process of the node, so that leftovers nobody recorded are found as well."""
+
+_MIB = 2**20
+_SMALLEST_MEMORY = 256 * _MIB
+_LARGEST_MEMORY = 2048 * _MIB
+
+
+class Ports(msgspec.Struct, frozen=True):
+    """All on the loopback address. `amqps` is 0 without TLS."""
+
+    amqp: int
+    management: int
+    distribution: int
+    epmd: int
+    amqps: int = 0
+
+
+class NodeFiles(msgspec.Struct, frozen=True):
+    """Where everything of one node is."""
+
+    folder: Path
+
+    @property
+    def record(self) -> Path:
+        return self.folder / "node.json"
+
+    @property
+    def running(self) -> Path:
+        return self.folder / "running.json"
+
+    @property
+    def lock(self) -> Path:
+        return self.folder / "lock"
+
+    @property
+    def cookie(self) -> Path:
+        return self.folder / ".erlang.cookie"
+
+    @property
+    def conf(self) -> Path:
+        return self.folder / "rabbitmq.conf"
+
+    @property
+    def advanced(self) -> Path:
+        return self.folder / "advanced.config"
+
+    @property
+    def plugins(self) -> Path:
+        return self.folder / "enabled_plugins"
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def logs(self) -> Path:
+        return self.folder / "log"
+
+    @property
+    def log(self) -> Path:
+        return self.logs / "rabbitmq.log"
+
+    @property
+    def output(self) -> Path:
+        """What the runtime prints before its log is open, and when it crashes."""
+        return self.logs / "output.log"
+
+    @property
+    def tls(self) -> Path:
+        return self.folder / "tls"
+
+    @property
+    def ca(self) -> Path:
+        return self.tls / "ca.pem"
+
+    @property
+    def certificate(self) -> Path:
+        return self.tls / "server.pem"
+
+    @property
+    def key(self) -> Path:
+        return self.tls / "server.key"
+
+
+def memory_limit_bytes(machine_bytes: int) -> int:
+    """Where the node stops accepting messages: two fifths of the machine's memory, within bounds."""
+    return min(max(machine_bytes * 2 // 5, _SMALLEST_MEMORY), _LARGEST_MEMORY)
+
+
+def render_conf(files: NodeFiles, ports: Ports, username: str, password: str, memory_bytes: int) -> str:
+    """rabbitmq.conf, with keys that 3.10 to 4.x all know. Holds the administrator's password."""
+    lines = [
+        f"listeners.tcp.1 = {LOOPBACK}:{ports.amqp}",
+        f"management.tcp.ip = {LOOPBACK}",
+        f"management.tcp.port = {ports.management}",
+        # The user `guest` is only made when no other first user is named.
+        f"default_user = {username}",
+        f"default_pass = {password}",
+        "default_user_tags.administrator = true",
+        f"vm_memory_high_watermark.absolute = {memory_bytes}",
+        "disk_free_limit.absolute = 200MB",
+        # The default of 4.x, a sixteenth of that of 3.10; a message above it closes the channel.
+        f"max_message_size = {16 * _MIB}",
+        # By default a node keeps up to 512 MiB of its quorum queues' journal in memory as well.
+        f"raft.wal_max_size_bytes = {64 * _MIB}",
+        "log.file.level = info",
+        f"log.file.rotation.size = {10 * _MIB}",
+        "log.file.rotation.count = 3",
+    ]
+    if ports.amqps:
+        lines += [
+            f"listeners.ssl.1 = {LOOPBACK}:{ports.amqps}",
+            f"ssl_options.cacertfile = {files.ca}",
+            f"ssl_options.certfile = {files.certificate}",
+            f"ssl_options.keyfile = {files.key}",
+            "ssl_options.verify = verify_none",
+            "ssl_options.fail_if_no_peer_cert = false",
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def render_advanced() -> str:
+    """advanced.config: what rabbitmq.conf has no key for.
+
+    A channel may have 32 unconfirmed publishes to one quorum queue before its whole connection is made to wait; a
+    gateway has one connection for many models.
+    """
+    return "[{rabbit, [{quorum_commands_soft_limit, 256}]}].\n"
+
+
+def render_plugins() -> str:
+    """The management API and nothing else; each further plugin costs start-up time and memory."""
+    return "[rabbitmq_management].\n"
+
+
+def environment(files: NodeFiles, node_name: str, ports: Ports, path: str, schedulers: int) -> dict[str, str]:
+    """The whole environment of the node and its epmd; nothing of ours is inherited."""
+    return {
+        "PATH": path,
+        "LANG": "C.UTF-8",
+        "HOME": str(files.folder),  # Erlang reads its cookie from here
+        OWNER_VARIABLE: str(files.folder),
+        "ERL_EPMD_ADDRESS": LOOPBACK,
+        "ERL_EPMD_PORT": str(ports.epmd),
+        # For every Erlang program: RabbitMQ starts a second, short-lived one, which listens as well.
+        "ERL_AFLAGS": f"-start_epmd false -kernel inet_dist_use_interface {{{LOOPBACK.replace('.', ',')}}}",
+        "ERL_CRASH_DUMP": str(files.logs / "erl_crash.dump"),
+        "ERL_CRASH_DUMP_SECONDS": "0",  # a dump holds the cookie and passwords
+        "RABBITMQ_NODENAME": node_name,
+        "RABBITMQ_DIST_PORT": str(ports.distribution),
+        "RABBITMQ_MNESIA_BASE": str(files.data),
+        "RABBITMQ_LOG_BASE": str(files.logs),
+        "RABBITMQ_LOGS": str(files.log),
+        "RABBITMQ_PID_FILE": str(files.folder / "pid"),
+        "RABBITMQ_ENABLED_PLUGINS_FILE": str(files.plugins),
+        "RABBITMQ_CONFIG_FILE": str(files.conf),
+        "RABBITMQ_ADVANCED_CONFIG_FILE": str(files.advanced),
+        "RABBITMQ_CONF_ENV_FILE": os.devnull,
+        "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": f"+S {schedulers}:{schedulers} +sbwt none +sbwtdcpu none +sbwtdio none",
+        # Makes the start script replace itself with the Erlang machine, so that the pid we started is the node's.
+        "RUNNING_UNDER_SYSTEMD": "true",
+    }
