@@ -64,7 +64,7 @@ class Vhost:
         return self._url("amqps", "localhost", self.node.amqps_port)
 
     def options(self, name: str = "test") -> ConnectionOptions:
-        from modelmq.amqp import options_from_url  # not every test that uses a virtual host uses our client
+        from modelmq.amqp import options_from_url  # noqa: PLC0415 - not all tests with a broker use our client
 
         return options_from_url(self.url, name=name)
 

@@ -37,7 +37,10 @@ authorityKeyIdentifier = keyid
 
 
 def make(ca: Path, certificate: Path, key: Path) -> None:
-    """Writes the authority's certificate, the server's and its key (all 0600), unless they are there. Raises NodeError."""
+    """Writes the authority's certificate, the server's and its key, all 0600, unless they are there.
+
+    Raises NodeError.
+    """
     if ca.exists() and certificate.exists() and key.exists():
         return
     openssl = shutil.which("openssl")
@@ -55,17 +58,12 @@ def make(ca: Path, certificate: Path, key: Path) -> None:
 def _sign(openssl: str, draft: Path) -> None:
     config = draft / "openssl.cnf"
     config.write_text(_CONFIG)
-    request = [openssl, "req", "-config", str(config), "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-    _run(
-        [*request, "-x509", "-days", _DAYS, "-extensions", "authority"]
-        + ["-keyout", str(draft / "ca.key"), "-out", str(draft / "ca.pem")]
-    )
-    _run([*request, "-subj", "/CN=localhost", "-keyout", str(draft / "key.pem"), "-out", str(draft / "server.csr")])
-    _run(
-        [openssl, "x509", "-req", "-in", str(draft / "server.csr"), "-days", _DAYS, "-CAcreateserial"]
-        + ["-CA", str(draft / "ca.pem"), "-CAkey", str(draft / "ca.key")]
-        + ["-extfile", str(config), "-extensions", "server", "-out", str(draft / "server.pem")]
-    )
+    ca, ca_key, key, request = (str(draft / name) for name in ("ca.pem", "ca.key", "key.pem", "server.csr"))
+    new = [openssl, "req", "-config", str(config), "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    _run([*new, "-x509", "-days", _DAYS, "-extensions", "authority", "-keyout", ca_key, "-out", ca])
+    _run([*new, "-subj", "/CN=localhost", "-keyout", key, "-out", request])
+    sign = [openssl, "x509", "-req", "-in", request, "-CA", ca, "-CAkey", ca_key, "-CAcreateserial", "-days", _DAYS]
+    _run([*sign, "-extfile", str(config), "-extensions", "server", "-out", str(draft / "server.pem")])
 
 
 def _run(command: list[str]) -> None:

@@ -19,10 +19,11 @@ _SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class Installation(msgspec.Struct, frozen=True):
-    """Two programs, and the PATH on which RabbitMQ's scripts find the others they call (`erl`, `dirname`, ...)."""
+    """RabbitMQ's start script, Erlang's programs, and the PATH on which the script finds what it calls."""
 
     server: Path
     epmd: Path
+    erl: Path
     path: str
 
 
@@ -30,10 +31,16 @@ def locate(environ: Mapping[str, str], *, roots: tuple[Path, ...] = (Path("/usr/
     """The installation that `RABBITMQ_HOME` names, else the package's, else the one on PATH. Raises NodeError."""
     path = ":".join(part for part in (environ.get("PATH", ""), _SYSTEM_PATH) if part)
     folder = _server_folder(environ.get("RABBITMQ_HOME", ""), path, roots)
-    epmd = shutil.which("epmd", path=path)
-    if epmd is None:
-        raise NodeError("Erlang's epmd is not on the PATH: install the package erlang-base, or add Erlang to PATH.")
-    return Installation(server=folder / "rabbitmq-server", epmd=Path(epmd), path=path)
+    return Installation(
+        server=folder / "rabbitmq-server", epmd=_erlang("epmd", path), erl=_erlang("erl", path), path=path
+    )
+
+
+def _erlang(program: str, path: str) -> Path:
+    found = shutil.which(program, path=path)
+    if found is None:
+        raise NodeError(f"Erlang's {program} is not on the PATH: install the package erlang-base, or add it to PATH.")
+    return Path(found)
 
 
 def _server_folder(home: str, path: str, roots: tuple[Path, ...]) -> Path:

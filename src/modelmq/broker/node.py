@@ -7,29 +7,30 @@ adopted by the next start, or ended. Knows nothing of virtual hosts, users besid
 
 from __future__ import annotations
 
-import hashlib
 import os
-import subprocess
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
-from modelmq.broker import certificates, node_config, ports, readiness
+from modelmq.broker import certificates, node_config
 from modelmq.broker import node_record as records
+from modelmq.broker import ports as port_choice
 from modelmq.broker.install import Installation, locate
-from modelmq.broker.node_config import LOOPBACK, OWNER_VARIABLE, NodeFiles, Ports
+from modelmq.broker.node_boot import Children, NotReady, PortTaken, boot, fingerprint, until_ready
+from modelmq.broker.node_config import LOOPBACK, NodeFiles, Ports, files_in
+from modelmq.broker.node_end import end_everything
 from modelmq.broker.node_record import Lock, NodeRecord, RunningRecord
-from modelmq.broker.processes import PROC, ProcessId, alive, end, family, identify, wait, with_variable
+from modelmq.broker.processes import PROC, alive
 from modelmq.errors import NodeError
 
-_POLL_S = 0.05
 _ATTEMPTS = 3
+_STOP_TIMEOUT_S = 30.0
+_ADOPT_TIMEOUT_S = 20.0
+"""How long a node that is there may take to answer; it may have been left in the middle of its boot."""
 
 
 class NodeSpec(msgspec.Struct, frozen=True):
-    """Which node. A port of 0 is the one of last time if it is free, else any; `extra_conf` is added to rabbitmq.conf."""
+    """Which node. A port of 0 is last time's if that is free, else any; `extra_conf` is added to rabbitmq.conf."""
 
     directory: Path
     amqp_port: int = 0
@@ -40,15 +41,10 @@ class NodeSpec(msgspec.Struct, frozen=True):
 
 
 class RunningNode:
-    """A node that answers AMQP and management requests. Its administrator's password is not shown by repr."""
+    """A node that was started, adopted or found. Its administrator's password is not shown by repr."""
 
     def __init__(
-        self,
-        files: NodeFiles,
-        record: NodeRecord,
-        running: RunningRecord,
-        lock: Lock | None,
-        children: tuple[subprocess.Popen[bytes], ...] = (),
+        self, files: NodeFiles, record: NodeRecord, running: RunningRecord, lock: Lock | None, children: Children = ()
     ) -> None:
         self._files = files
         self._record = record
@@ -102,7 +98,7 @@ class RunningNode:
 
     @property
     def version(self) -> str:
-        """Of RabbitMQ."""
+        """Of RabbitMQ; empty for a node that was found while it still starts."""
         return self._running.version
 
     @property
@@ -114,7 +110,7 @@ class RunningNode:
         """Whether the Erlang machine still runs."""
         return self._running.node is not None and alive(self._running.node)
 
-    def stop(self, timeout_s: float = 30) -> None:
+    def stop(self, timeout_s: float = _STOP_TIMEOUT_S) -> None:
         """Ends the node in order, by force after `timeout_s`, and everything that belongs to it. Idempotent.
 
         Raises NodeError when another process uses the node, or one of its processes cannot be ended.
@@ -123,20 +119,24 @@ class RunningNode:
             return
         lock = self._lock or records.take_lock(self._files)
         try:
-            _end_all(self._files, self._running, timeout_s)
+            end_everything(self._files, self._record, self._running, timeout_s)
             for child in self._children:
                 child.wait()
             self._stopped = True
         finally:
             lock.release()
+            self._lock = None
 
 
 def start(spec: NodeSpec) -> RunningNode:
-    """Starts the folder's node, or adopts the one that still runs from it; returns when it answers. Raises NodeError."""
+    """Starts the folder's node, or adopts the one that still runs from it; returns when it answers.
+
+    The folder is this process's until `stop`, or until it ends. Raises NodeError.
+    """
     if not PROC.joinpath("self/stat").exists():
         raise NodeError("A private RabbitMQ node needs Linux: name a RabbitMQ to connect to in broker.hosts instead.")
     installation = locate(os.environ)
-    files = NodeFiles(spec.directory.resolve())
+    files = files_in(spec.directory.resolve())
     records.prepare(files)
     lock = records.take_lock(files)
     try:
@@ -148,8 +148,8 @@ def start(spec: NodeSpec) -> RunningNode:
 
 
 def find(directory: Path) -> RunningNode | None:
-    """The node that runs from a folder, whoever started it; None if there is none. It may not answer yet or any more."""
-    files = NodeFiles(directory.resolve())
+    """The node that runs from a folder, whoever started it; None if there is none. It may not answer just now."""
+    files = files_in(directory.resolve())
     record = records.find_record(files)
     running = records.load_running(files)
     if record is None or running is None or running.node is None or not alive(running.node):
@@ -157,74 +157,47 @@ def find(directory: Path) -> RunningNode | None:
     return RunningNode(files, record, running, None)
 
 
-def stop(directory: Path, timeout_s: float = 30) -> bool:
-    """Ends whatever still runs from a folder, whole node or remains; False if nothing did. Raises NodeError."""
-    files = NodeFiles(directory.resolve())
+def stop(directory: Path, timeout_s: float = _STOP_TIMEOUT_S) -> bool:
+    """Ends whatever still runs from a folder, a node or its remains; False if nothing did. Raises NodeError."""
+    files = files_in(directory.resolve())
     if not files.lock.exists():
         return False
     lock = records.take_lock(files)
     try:
-        running = records.load_running(files)
-        found = bool(with_variable(OWNER_VARIABLE, str(files.folder)))
-        _end_all(files, running, timeout_s)
-        return found
+        return end_everything(files, records.find_record(files), records.load_running(files), timeout_s)
     finally:
         lock.release()
 
 
-# --- adopting what was left ---------------------------------------------------------------------------------------
-
-
 def _adopt(spec: NodeSpec, files: NodeFiles, record: NodeRecord, lock: Lock) -> RunningNode | None:
-    """The node of an owner that was killed, if it is the one we would start; any other leftover is ended."""
+    """The node of an owner that is gone, if it is the one we would start; any other leftover is ended."""
     running = records.load_running(files)
-    if running is None or not _fits(spec, files, record, running):
-        _end_all(files, running, timeout_s=10)
-        return None
-    node, epmd = running.node, running.epmd
-    try:
-        version = _until_ready(spec, record, running.ports, lambda: node is not None and alive(node))
-    except _NotReady:
-        version = ""
-    if not version or epmd is None or not alive(epmd):
-        _end_all(files, running, timeout_s=10)
-        return None
-    running = msgspec.structs.replace(running, version=version)
-    records.save_running(files, running)
-    return RunningNode(files, record, running, lock)
+    if running is not None and _fits(spec, files, record, running):
+        node = running.node
+        try:
+            version = until_ready(
+                record,
+                running.ports,
+                lambda: node is not None and alive(node),
+                min(spec.start_timeout_s, _ADOPT_TIMEOUT_S),
+            )
+        except NotReady:
+            pass
+        else:
+            running = msgspec.structs.replace(running, version=version)
+            records.save_running(files, running)
+            return RunningNode(files, _proven(files, record), running, lock)
+    end_everything(files, record, running, _STOP_TIMEOUT_S)
+    return None
 
 
 def _fits(spec: NodeSpec, files: NodeFiles, record: NodeRecord, running: RunningRecord) -> bool:
-    if running.node is None or not alive(running.node):
+    if running.node is None or not alive(running.node) or running.epmd is None or not alive(running.epmd):
         return False
     asked = ((spec.amqp_port, running.ports.amqp), (spec.management_port, running.ports.management))
     if any(wanted and wanted != has for wanted, has in asked) or spec.tls != bool(running.ports.amqps):
         return False
-    return running.fingerprint == _fingerprint(_conf(spec, files, record, running.ports))
-
-
-def _end_all(files: NodeFiles, running: RunningRecord | None, timeout_s: float) -> None:
-    """The node first, as it tells epmd that it goes; then what it started; then whatever else came from this folder."""
-    if running is not None:
-        node = [running.node] if running.node else []
-        descendants = family(running.node.pid)[1:] if running.node and alive(running.node) else []
-        end(node, timeout_s)
-        end(wait(descendants, 5.0), 0.0)
-        end([running.epmd] if running.epmd else [], 5.0)
-    if not end(with_variable(OWNER_VARIABLE, str(files.folder)), 2.0):
-        raise NodeError(f"A process of the RabbitMQ node in {files.folder} cannot be ended: see `ps`.")
-    records.forget_running(files)
-
-
-# --- starting -----------------------------------------------------------------------------------------------------
-
-
-class _NotReady(Exception):
-    """`ended`: the node's process is gone; else it only took too long."""
-
-    def __init__(self, *, ended: bool) -> None:
-        super().__init__()
-        self.ended = ended
+    return running.fingerprint == fingerprint(_conf(spec, files, record, running.ports))
 
 
 def _start_anew(
@@ -232,107 +205,32 @@ def _start_anew(
 ) -> RunningNode:
     if spec.tls:
         certificates.make(files.ca, files.certificate, files.key)
-    for attempt in range(1, _ATTEMPTS + 1):
-        chosen = ports.choose(record.ports, amqp=spec.amqp_port, management=spec.management_port, tls=spec.tls)
-        record = msgspec.structs.replace(record, ports=chosen)
-        records.save(files, record)
-        log_offset = readiness.size_of(files.log)
-        try:
-            return _boot(spec, files, record, lock, installation)
-        except _NotReady as error:
-            problem = _problem(spec, files, log_offset, ended=error.ended)
-            # Somebody may have taken a port between our look and the node's bind.
-            if attempt == _ATTEMPTS or "eaddrinuse" not in problem.message:
-                raise problem from None
-    raise AssertionError("unreachable")
-
-
-def _boot(spec: NodeSpec, files: NodeFiles, record: NodeRecord, lock: Lock, installation: Installation) -> RunningNode:
-    chosen = record.ports
-    assert chosen is not None
-    conf = _conf(spec, files, record, chosen)
-    records.write_private(files.conf, conf)
-    records.write_private(files.advanced, node_config.render_advanced())
-    records.write_private(files.plugins, node_config.render_plugins())
-    schedulers = max(2, min(os.cpu_count() or 2, 8))
-    environment = node_config.environment(files, record.name, chosen, installation.path, schedulers)
-    running = RunningRecord(fingerprint=_fingerprint(conf), ports=chosen)
-    records.save_running(files, running)
-    children: list[subprocess.Popen[bytes]] = []
-    try:
-        epmd = _spawn([str(installation.epmd), "-port", str(chosen.epmd), "-address", LOOPBACK], environment, files)
-        children.append(epmd)
-        running = msgspec.structs.replace(running, epmd=identify(epmd.pid))
-        records.save_running(files, running)
-        node = _spawn([str(installation.server)], environment, files)
-        children.append(node)
-        running = msgspec.structs.replace(running, node=identify(node.pid))
-        records.save_running(files, running)
-        version = _until_ready(spec, record, chosen, lambda: node.poll() is None)
-        running = msgspec.structs.replace(running, version=version)
-        records.save_running(files, running)
-    except BaseException:
-        _end_all(files, running, timeout_s=0)
-        for child in children:
-            child.wait()
-        raise
-    return RunningNode(files, record, running, lock, tuple(children))
-
-
-def _spawn(command: list[str], environment: dict[str, str], files: NodeFiles) -> subprocess.Popen[bytes]:
-    """In a session of its own, so that a terminal's Ctrl-C reaches its owner only."""
-    output = os.open(files.output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    try:
-        return subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            env=environment,
-            cwd=files.folder,
-            umask=0o077,
-            start_new_session=True,
-        )
-    except OSError as error:
-        raise NodeError(f"{command[0]} cannot be started: {error.strerror}.") from error
-    finally:
-        os.close(output)
-
-
-def _until_ready(spec: NodeSpec, record: NodeRecord, chosen: Ports, runs: Callable[[], bool]) -> str:
-    """Polls the ports until both answer; RabbitMQ's version. Raises _NotReady."""
-    deadline = time.monotonic() + spec.start_timeout_s
+    attempt = 1
     while True:
-        version = _version(record, chosen)
-        if version:
-            return version
-        if not runs():
-            raise _NotReady(ended=True)
-        if time.monotonic() > deadline:
-            raise _NotReady(ended=False)
-        time.sleep(_POLL_S)
+        ports = port_choice.choose(record.ports, amqp=spec.amqp_port, management=spec.management_port, tls=spec.tls)
+        record = msgspec.structs.replace(record, ports=ports)
+        records.save(files, record)
+        conf = _conf(spec, files, record, ports)
+        try:
+            running, children = boot(files, record, ports, conf, installation, spec.start_timeout_s)
+        except PortTaken:
+            if attempt == _ATTEMPTS:
+                raise
+            attempt += 1
+        else:
+            return RunningNode(files, _proven(files, record), running, lock, children)
 
 
-def _version(record: NodeRecord, chosen: Ports) -> str:
-    if not readiness.amqp_answers(chosen.amqp):
-        return ""
-    return readiness.management_version(chosen.management, record.username, record.password)
+def _proven(files: NodeFiles, record: NodeRecord) -> NodeRecord:
+    if record.proven:
+        return record
+    record = msgspec.structs.replace(record, proven=True)
+    records.save(files, record)
+    return record
 
 
-def _problem(spec: NodeSpec, files: NodeFiles, log_offset: int, *, ended: bool) -> NodeError:
-    text = readiness.read_from(files.log, log_offset)
-    lines = readiness.interesting_lines(text) or readiness.interesting_lines(readiness.read_from(files.output, 0))
-    what = "ended while it started" if ended else f"did not answer within {spec.start_timeout_s:.0f} s"
-    said = f" It said: {' / '.join(lines)}" if lines else " It said nothing."
-    return NodeError(f"The private RabbitMQ node {what}.{said} Its log is {files.log}, its output {files.output}.")
-
-
-def _conf(spec: NodeSpec, files: NodeFiles, record: NodeRecord, chosen: Ports) -> str:
+def _conf(spec: NodeSpec, files: NodeFiles, record: NodeRecord, ports: Ports) -> str:
     machine_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     memory_bytes = node_config.memory_limit_bytes(machine_bytes)
-    conf = node_config.render_conf(files, chosen, record.username, record.password, memory_bytes)
+    conf = node_config.render_conf(files, ports, record.username, record.password, memory_bytes)
     return f"{conf}{spec.extra_conf}\n" if spec.extra_conf else conf
-
-
-def _fingerprint(conf: str) -> str:
-    return hashlib.sha256((conf + node_config.render_advanced()).encode()).hexdigest()

@@ -18,17 +18,20 @@ from modelmq.broker.node_config import NodeFiles, Ports
 from modelmq.broker.processes import ProcessId
 from modelmq.errors import NodeError
 
-
 T = TypeVar("T")
 
 
 class NodeRecord(msgspec.Struct, frozen=True):
-    """Kept as long as the folder. The node's data belong to its name; the password is the one it was first given."""
+    """Kept as long as the folder. The node's data belong to its name; the password is the one it was first given.
+
+    `proven` once the node has answered: data of a first boot that was cut short may be beyond RabbitMQ's repair.
+    """
 
     name: str
     username: str
     password: str
     ports: Ports | None = None
+    proven: bool = False
 
     def __repr__(self) -> str:
         return f"NodeRecord(name={self.name!r}, username={self.username!r}, ports={self.ports!r})"
@@ -74,7 +77,7 @@ def load(files: NodeFiles) -> NodeRecord:
         record = _read(files.record, NodeRecord)
         if record is None:
             raise NodeError(
-                f"The file {files.record} cannot be read: restore it, or remove {files.folder} to start with an empty node."
+                f"The file {files.record} cannot be read: restore it, or remove {files.folder} for an empty node."
             )
         if files.cookie.exists():
             return record

@@ -6,10 +6,13 @@ A free port can be taken by somebody else before the node has bound it; whoever 
 from __future__ import annotations
 
 import errno
+import secrets
 import socket
 
 from modelmq.broker.node_config import LOOPBACK, Ports
 from modelmq.errors import NodeError
+
+_LOWEST, _HIGHEST = 20_000, 32_000
 
 
 def choose(last: Ports | None, *, amqp: int = 0, management: int = 0, tls: bool = False) -> Ports:
@@ -61,10 +64,9 @@ def _bind_error(port: int) -> int:
 
 
 def _free_port(taken: set[int]) -> int:
-    for _ in range(100):
-        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
-            probe.bind((LOOPBACK, 0))
-            port = int(probe.getsockname()[1])
-        if port not in taken:
+    # Below the range from which Linux serves outgoing connections, so that none of those takes it while we are down.
+    for _ in range(200):
+        port = _LOWEST + secrets.randbelow(_HIGHEST - _LOWEST)
+        if port not in taken and is_free(port):
             return port
-    raise NodeError(f"There is no free port on {LOOPBACK}.")
+    raise NodeError(f"There is no free port between {_LOWEST} and {_HIGHEST} on {LOOPBACK}.")

@@ -21,10 +21,9 @@ _HANDSHAKE = b"AMQP\x00\x00\x09\x01"
 _CONNECTION_START = b"\x01\x00\x00"  # a method frame on channel 0
 _TIMEOUT_S = 2.0
 
-_SEVERE = re.compile(
-    r"\[(error|critical|alert|emergency)\]|eaddrinuse|\bBOOT FAILED\b|Protocol .* error|cannot|failed", re.I
-)
-_DECORATION = re.compile(r"^\S+ \S+ \[(?P<level>\w+)\] <[\d.]+>\s?")
+_SEVERE = re.compile(r"\[(error|critical|alert|emergency)\]|address already in use|eaddrinuse|\(no error logger")
+_DECORATION = re.compile(r"^\S+ \S+ \[\w+\] <[\d.]+>")
+_LONGEST = 200
 
 
 class _Overview(msgspec.Struct):
@@ -75,13 +74,16 @@ def size_of(path: Path) -> int:
         return 0
 
 
-def interesting_lines(text: str, most: int = 4) -> list[str]:
-    """The first lines of a log that tell what went wrong, without time stamps; the last ones if none stands out."""
-    lines = [_DECORATION.sub("", line).strip() for line in text.splitlines()]
-    severe = [plain for plain, line in zip(lines, text.splitlines(), strict=True) if plain and _SEVERE.search(line)]
-    chosen = _distinct(severe)[:most] or [line for line in lines if line][-most:]
-    return [line[:200] for line in chosen]
+def severe_lines(text: str, most: int = 4) -> list[str]:
+    """The first different lines of a log that are errors, without time stamps."""
+    return _plain(line for line in text.splitlines() if _SEVERE.search(line))[:most]
 
 
-def _distinct(lines: Iterable[str]) -> list[str]:
-    return list(dict.fromkeys(lines))
+def last_lines(text: str, most: int = 3) -> list[str]:
+    """The end of a log, without time stamps."""
+    return _plain(text.splitlines())[-most:]
+
+
+def _plain(lines: Iterable[str]) -> list[str]:
+    bare = (_DECORATION.sub("", line).strip()[:_LONGEST] for line in lines)
+    return list(dict.fromkeys(line for line in bare if line.strip("-= ")))

@@ -1,0 +1,136 @@
+"""Starts the processes of a private node, epmd and the Erlang machine, and waits until the node answers.
+
+The middle of `node.start`: every process is on record before the next one is started, so that a killed owner leaves
+nothing unknown. Nothing is left running when this raises. Knows nothing of adopting.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+
+import msgspec
+
+from modelmq.broker import node_config, readiness
+from modelmq.broker import node_record as records
+from modelmq.broker.install import Installation
+from modelmq.broker.node_config import NodeFiles, Ports
+from modelmq.broker.node_end import end_everything
+from modelmq.broker.node_record import NodeRecord, RunningRecord
+from modelmq.broker.processes import identify
+from modelmq.errors import NodeError
+
+_POLL_S = 0.05
+_TAKEN = ("eaddrinuse", "address already in use")
+
+Children = tuple["subprocess.Popen[bytes]", ...]
+
+
+class NotReady(Exception):
+    """`ended`: the node's process is gone; else it only took too long."""
+
+    def __init__(self, *, ended: bool) -> None:
+        super().__init__()
+        self.ended = ended
+
+
+class PortTaken(NodeError):
+    """Somebody took a port between our look at it and the node's."""
+
+
+def boot(
+    files: NodeFiles, record: NodeRecord, ports: Ports, conf: str, installation: Installation, timeout_s: float
+) -> tuple[RunningRecord, Children]:
+    """Starts a node that is not running; returns when it answers. Raises NodeError, PortTaken."""
+    log_sizes = readiness.size_of(files.log), readiness.size_of(files.output)
+    environment = write_files(files, record, ports, conf, installation)
+    running = RunningRecord(fingerprint=fingerprint(conf), ports=ports)
+    records.save_running(files, running)
+    children: list[subprocess.Popen[bytes]] = []
+    try:
+        children.append(_spawn([str(installation.epmd), "-port", str(ports.epmd)], environment, files))
+        running = msgspec.structs.replace(running, epmd=identify(children[-1].pid))
+        records.save_running(files, running)
+        children.append(_spawn([str(installation.server)], environment, files))
+        running = msgspec.structs.replace(running, node=identify(children[-1].pid))
+        records.save_running(files, running)
+        node = children[-1]
+        version = until_ready(record, ports, lambda: node.poll() is None, timeout_s)
+    except BaseException as error:
+        end_everything(files, record, running, timeout_s=2)
+        for child in children:
+            child.wait()
+        if isinstance(error, NotReady):
+            raise _problem(files, log_sizes, timeout_s, ended=error.ended) from None
+        raise
+    running = msgspec.structs.replace(running, version=version)
+    records.save_running(files, running)
+    return running, tuple(children)
+
+
+def write_files(
+    files: NodeFiles, record: NodeRecord, ports: Ports, conf: str, installation: Installation
+) -> dict[str, str]:
+    """Writes what the node reads at start; the environment to start it with."""
+    if not record.proven:
+        shutil.rmtree(files.data, ignore_errors=True)
+        records.prepare(files)
+    records.write_private(files.conf, conf)
+    records.write_private(files.advanced, node_config.render_advanced())
+    records.write_private(files.plugins, node_config.render_plugins())
+    schedulers = max(2, min(len(os.sched_getaffinity(0)), 8))
+    return node_config.environment(files, record.name, ports, installation.path, schedulers)
+
+
+def until_ready(record: NodeRecord, ports: Ports, runs: Callable[[], bool], timeout_s: float) -> str:
+    """Polls AMQP and the management API until both answer; RabbitMQ's version. Raises NotReady."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        if readiness.amqp_answers(ports.amqp):
+            version = readiness.management_version(ports.management, record.username, record.password)
+            if version:
+                return version
+        if not runs():
+            raise NotReady(ended=True)
+        if time.monotonic() > deadline:
+            raise NotReady(ended=False)
+        time.sleep(_POLL_S)
+
+
+def fingerprint(conf: str) -> str:
+    """Tells one configuration from another."""
+    return hashlib.sha256((conf + node_config.render_advanced() + node_config.render_plugins()).encode()).hexdigest()
+
+
+def _spawn(command: list[str], environment: dict[str, str], files: NodeFiles) -> subprocess.Popen[bytes]:
+    """In a session of its own, so that a terminal's Ctrl-C reaches its owner only."""
+    output = os.open(files.output, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    try:
+        return subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=environment,
+            cwd=files.folder,
+            umask=0o077,
+            start_new_session=True,
+        )
+    except OSError as error:
+        raise NodeError(f"{command[0]} cannot be started: {error.strerror}.") from error
+    finally:
+        os.close(output)
+
+
+def _problem(files: NodeFiles, log_sizes: tuple[int, int], timeout_s: float, *, ended: bool) -> NodeError:
+    log = readiness.read_from(files.log, log_sizes[0])
+    output = readiness.read_from(files.output, log_sizes[1])
+    lines = readiness.severe_lines(log) or readiness.severe_lines(output) or readiness.last_lines(log or output)
+    what = "ended while it started" if ended else f"did not answer within {timeout_s:.0f} s"
+    said = f"It said: {' / '.join(lines)}" if lines else "It said nothing."
+    kind = PortTaken if any(sign in (log + output).lower() for sign in _TAKEN) else NodeError
+    return kind(f"The private RabbitMQ node {what}. {said} Its log is {files.log}, its output {files.output}.")
