@@ -1,0 +1,209 @@
+"""RabbitMQ's management HTTP API as typed calls: lists of what is there, and puts of single objects.
+
+The provisioner and `status` use it; no service does at run time. Every call may be repeated without harm, every
+failure is a ProvisionError of one sentence. Does not know what ought to be there.
+"""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from types import TracebackType
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+import httpx
+import msgspec
+
+from modelmq.broker.management_errors import answer_error, transport_error, unreadable_answer
+from modelmq.broker.management_values import (
+    BindingInfo,
+    ConnectionInfo,
+    ExchangeInfo,
+    FeatureFlag,
+    Overview,
+    PermissionInfo,
+    PolicyInfo,
+    QueueInfo,
+    UserInfo,
+    VhostInfo,
+    WhoAmI,
+)
+from modelmq.broker.secrets import read_secret
+from modelmq.errors import ConfigError, ProvisionError
+from modelmq.settings import BrokerSettings
+
+T = TypeVar("T")
+
+# An idle connection may be closed by the broker just as we reuse it; every call is safe to repeat once.
+_BROKEN = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
+
+
+class Management:
+    """One broker's management API as one user. Safe to use from several threads; close it, or use `with`."""
+
+    def __init__(self, url: str, username: str, password: str, *, ca_file: str = "", timeout_s: float = 15.0) -> None:
+        self.url = url.rstrip("/")
+        self.username = username
+        # Proxies and .netrc of the environment are left aside: an administrator's password goes to this address only.
+        self._http = httpx.Client(
+            base_url=self.url + "/api/",
+            auth=httpx.BasicAuth(username, password),
+            timeout=timeout_s,
+            verify=_tls_context(self.url, ca_file),
+            trust_env=False,
+        )
+
+    def __enter__(self) -> Management:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Idempotent."""
+        self._http.close()
+
+    def overview(self) -> Overview:
+        """Version and names of the broker."""
+        return self._get(Overview, "read the overview", "overview")
+
+    def whoami(self) -> WhoAmI:
+        """The user this client acts as."""
+        return self._get(WhoAmI, "tell who we are", "whoami")
+
+    def feature_flags(self) -> tuple[FeatureFlag, ...]:
+        """All that this version knows of."""
+        return self._get(tuple[FeatureFlag, ...], "list the feature flags", "feature-flags")
+
+    def vhosts(self) -> tuple[VhostInfo, ...]:
+        """All of the broker."""
+        return self._get(tuple[VhostInfo, ...], "list the virtual hosts", "vhosts")
+
+    def users(self) -> tuple[UserInfo, ...]:
+        """All of the broker, with password hashes where this version shows them in the list or in its definitions."""
+        users = self._get(tuple[UserInfo, ...], "list the users", "users")
+        if any(user.password_hash for user in users):
+            return users
+        return self._get(_Definitions, "export the definitions", "definitions").users or users
+
+    def permissions(self, vhost: str) -> tuple[PermissionInfo, ...]:
+        """Everybody's rights in a virtual host."""
+        return self._get(tuple[PermissionInfo, ...], "list the permissions", "vhosts", vhost, "permissions")
+
+    def exchanges(self, vhost: str) -> tuple[ExchangeInfo, ...]:
+        """All of a virtual host, the predeclared included."""
+        return self._get(tuple[ExchangeInfo, ...], "list the exchanges", "exchanges", vhost)
+
+    def queues(self, vhost: str) -> tuple[QueueInfo, ...]:
+        """All of a virtual host with their depths."""
+        columns = ",".join(QueueInfo.__struct_fields__)
+        return self._get(tuple[QueueInfo, ...], "list the queues", "queues", vhost, columns=columns)
+
+    def bindings(self, vhost: str) -> tuple[BindingInfo, ...]:
+        """All of a virtual host."""
+        return self._get(tuple[BindingInfo, ...], "list the bindings", "bindings", vhost)
+
+    def policies(self, vhost: str) -> tuple[PolicyInfo, ...]:
+        """All of a virtual host."""
+        return self._get(tuple[PolicyInfo, ...], "list the policies", "policies", vhost)
+
+    def connections(self, vhost: str) -> tuple[ConnectionInfo, ...]:
+        """Open connections to a virtual host."""
+        return self._get(tuple[ConnectionInfo, ...], "list the connections", "vhosts", vhost, "connections")
+
+    def put_vhost(self, vhost: str, description: str) -> None:
+        """Creates it, and gives this client's user all rights in it."""
+        self._send("PUT", f"create the virtual host {vhost}", {"description": description}, "vhosts", vhost)
+
+    def put_user(self, user: str, password_hash: str, tags: tuple[str, ...]) -> None:
+        """Creates it, or sets its password and tags. `password_hash` is a salted SHA-256 as RabbitMQ stores it."""
+        body = {
+            "password_hash": password_hash,
+            "hashing_algorithm": "rabbit_password_hashing_sha256",
+            "tags": ",".join(tags),
+        }
+        self._send("PUT", f"write the user {user}", body, "users", user)
+
+    def put_permission(self, vhost: str, permission: PermissionInfo) -> None:
+        """Replaces the user's rights in the virtual host."""
+        body = {"configure": permission.configure, "write": permission.write, "read": permission.read}
+        doing = f"write the permissions of {permission.user}"
+        self._send("PUT", doing, body, "permissions", vhost, permission.user)
+
+    def put_exchange(self, vhost: str, name: str, kind: str) -> None:
+        """Declares a durable exchange."""
+        body = {"type": kind, "durable": True, "auto_delete": False, "internal": False, "arguments": {}}
+        self._send("PUT", f"declare the exchange {name}", body, "exchanges", vhost, name)
+
+    def put_queue(self, vhost: str, name: str, arguments: Mapping[str, Any]) -> None:
+        """Declares a durable queue."""
+        body = {"durable": True, "auto_delete": False, "arguments": dict(arguments)}
+        self._send("PUT", f"declare the queue {name}", body, "queues", vhost, name)
+
+    def add_binding(self, vhost: str, binding: BindingInfo) -> None:
+        """Binds; a binding that is there already stays single."""
+        body = {"routing_key": binding.routing_key, "arguments": binding.arguments}
+        kind = "q" if binding.destination_type == "queue" else "e"
+        doing = f"bind {binding.destination} to {binding.source}"
+        self._send("POST", doing, body, "bindings", vhost, "e", binding.source, kind, binding.destination)
+
+    def put_policy(self, vhost: str, policy: PolicyInfo) -> None:
+        """Writes a policy; it takes effect on all queues or exchanges that match."""
+        body = {
+            "pattern": policy.pattern,
+            "definition": policy.definition,
+            "priority": policy.priority,
+            "apply-to": policy.apply_to,
+        }
+        self._send("PUT", f"write the policy {policy.name}", body, "policies", vhost, policy.name)
+
+    def _get(self, kind: type[T], doing: str, *path: str, **query: str) -> T:
+        response = self._send("GET", doing, None, *path, **query)
+        try:
+            return msgspec.json.decode(response.content, type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise unreadable_answer(self.url, doing) from error
+
+    def _send(self, method: str, doing: str, body: object, *path: str, **query: str) -> httpx.Response:
+        url = "/".join(quote(part, safe="") for part in path)
+        content = None if body is None else msgspec.json.encode(body)
+        response = self._attempt(method, url, content, query)
+        if not response.is_success:
+            raise answer_error(self.url, self.username, doing, response.status_code, response.content)
+        return response
+
+    def _attempt(self, method: str, url: str, content: bytes | None, query: Mapping[str, str]) -> httpx.Response:
+        headers = {"content-type": "application/json"}
+        for last in (False, True):
+            try:
+                return self._http.request(method, url, content=content, headers=headers, params=query or None)
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
+                if last or not isinstance(error, _BROKEN):
+                    raise transport_error(self.url, error) from error
+        raise AssertionError("unreachable")
+
+
+class _Definitions(msgspec.Struct, frozen=True):
+    users: tuple[UserInfo, ...] = ()
+
+
+def connect(broker: BrokerSettings) -> Management:
+    """The management API that the settings name, as their administrator. Raises ConfigError."""
+    if not broker.admin_username:
+        raise ConfigError("There is no administrator: set broker.admin_username and broker.admin_password_file.")
+    password = read_secret(broker.admin_password, broker.admin_password_file, setting="broker.admin_password_file")
+    return Management(broker.management_url, broker.admin_username, password, ca_file=broker.ca_file)
+
+
+def _tls_context(url: str, ca_file: str) -> ssl.SSLContext | bool:
+    if not url.startswith("https:"):
+        return True
+    try:
+        return ssl.create_default_context(cafile=ca_file or None)
+    except (OSError, ssl.SSLError) as error:
+        raise ProvisionError(
+            f"broker.ca_file: {ca_file} cannot be used as a certificate authority: {error}."
+        ) from error
