@@ -27,6 +27,26 @@ from modelmq.metadata import MODEL_NAME, VERSION
 from modelmq.settings import TopologySettings
 from modelmq.topology_values import Binding, Exchange, Permission, Policy, Queue, Topology, User, Vhost
 
+__all__ = [
+    "DEFAULT_ROLE",
+    "EXPIRED_QUEUE",
+    "REDELIVER_EXCHANGE",
+    "SERVICES",
+    "SORTING_EXCHANGE",
+    "UNROUTED_EXCHANGE",
+    "UNROUTED_QUEUE",
+    "ModelRoute",
+    "Named",
+    "Topology",
+    "build",
+    "control_queue",
+    "dead_letter_queue",
+    "queue_name",
+    "roles",
+    "routing_keys",
+    "user_name",
+]
+
 REDELIVER_EXCHANGE = "ml-redeliver-exchange"
 """Routes like the model exchange, for replays and retries: what has no queue any more goes to the unrouted queue."""
 SORTING_EXCHANGE = "ml-dead-letter-sorting-exchange"

@@ -44,9 +44,9 @@ class Worker:
         self._draining = False
         self._stopping = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._connection: Connection | None = None
+        self.connection: Connection | None = None
         around = Surroundings(settings.worker, emit, self._confirmed, self._on_change)
-        self._queues = [ServedQueue(versions, around) for versions in _by_model(self._sources())]
+        self.queues = [ServedQueue(versions, around) for versions in _by_model(self._sources())]
         queue = control_queue(settings.worker.role, self.name)
         self._control = Control(queue, self._report, self._cancel, emit)
 
@@ -54,20 +54,20 @@ class Worker:
         """Whether the worker serves what it can, and what is wrong in any case."""
         if self._draining:
             return False, "draining"
-        if self._connection is None or self._connection.closed.done():
+        if self.connection is None or self.connection.closed.done():
             return False, "no connection to RabbitMQ"
-        loading = [queue.model for queue in self._queues if not queue.settled]
+        loading = [queue.model for queue in self.queues if not queue.settled]
         if loading:
             return False, f"loading {', '.join(loading)}"
-        serving = [queue for queue in self._queues if queue.alive and not queue.missing]
-        problems = [f"{queue.model} failed" for queue in self._queues if not queue.alive]
-        problems += [f"queue {name} is missing" for queue in self._queues for name in sorted(queue.missing)]
+        serving = [queue for queue in self.queues if queue.alive and not queue.missing]
+        problems = [f"{queue.model} failed" for queue in self.queues if not queue.alive]
+        problems += [f"queue {name} is missing" for queue in self.queues for name in sorted(queue.missing)]
         return bool(serving), "; ".join(problems) or f"serving {len(serving)} models"
 
     async def run(self, stop: asyncio.Event, ready: Callable[[], None]) -> None:
         """Serve until `stop`; `ready` is called once, when every model has loaded or failed and RabbitMQ is there."""
         link = Link(connection_options(self._settings, self.name), self._set_up, service=SERVICE, emit=self._emit)
-        loading = [asyncio.create_task(version.run()) for queue in self._queues for version in queue.versions.values()]
+        loading = [asyncio.create_task(version.run()) for queue in self.queues for version in queue.versions.values()]
         started = asyncio.create_task(self._until_started(link, ready))
         stopped = asyncio.create_task(stop.wait())
         try:
@@ -84,15 +84,15 @@ class Worker:
 
     async def _set_up(self, connection: Connection) -> None:
         """For each new connection: nothing here may fail because one queue is absent."""
-        self._connection = connection
+        self.connection = connection
         self._spawn(self._confirmed.run(connection, self._stopping))
         self._spawn(self._control.run(connection, self._stopping))
-        for queue in self._queues:
+        for queue in self.queues:
             queue.attach(connection)
 
     async def _until_started(self, link: Link, ready: Callable[[], None]) -> None:
         await link.up()
-        while not all(queue.settled for queue in self._queues):
+        while not all(queue.settled for queue in self.queues):
             self._changed.clear()
             await self._changed.wait()
         self._emit(ServiceStarted(SERVICE, self.name))
@@ -102,7 +102,7 @@ class Worker:
         """Take no more, tell the gateways, finish what is held. Gateways and broker see the end before it comes."""
         self._draining = True
         self._control.push()
-        drained = asyncio.gather(*(queue.drain() for queue in self._queues))
+        drained = asyncio.gather(*(queue.drain() for queue in self.queues))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(drained, self._settings.worker.drain_s + _CLOSE_MARGIN_S)
         self._stopping.set()
@@ -113,12 +113,12 @@ class Worker:
 
     def _report(self) -> WorkerReport:
         now = time.monotonic()
-        versions = [version for queue in self._queues for version in queue.versions.values()]
+        versions = [version for queue in self.queues for version in queue.versions.values()]
         reports = tuple(version.report(now, draining=self._draining) for version in versions)
         return WorkerReport(self.name, self._settings.worker.role, reports)
 
     def _cancel(self, reply_to: str, correlation_id: str) -> None:
-        for queue in self._queues:
+        for queue in self.queues:
             queue.cancel(reply_to, correlation_id)
 
     def _sources(self) -> list[ModelSource]:

@@ -26,7 +26,7 @@ def test_the_order_of_inputs_does_not_matter() -> None:
 
 @pytest.mark.parametrize("array", [np.zeros(3), np.zeros((5, 1)), np.array(4.0)])
 def test_an_output_with_other_rows_is_never_cut(array: np.ndarray) -> None:
-    with pytest.raises(ModelFailed, match='Output "y" of model m .* 4 were sent'):
+    with pytest.raises(ModelFailed, match=r'Output "y" of model m .* 4 were sent'):
         split({"y": array}, [1, 3], "m")
 
 

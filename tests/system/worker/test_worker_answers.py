@@ -1,0 +1,242 @@
+"""A worker on a real broker: requests in, answers out, whatever the messages look like."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from modelmq.amqp import Properties, Settled
+
+from modelmq.events import BatchFinished, MessageRefused, ModelLoadFailed, RequestFailed
+
+pytestmark = pytest.mark.broker
+
+Make = Callable[..., None]
+Declare = Callable[..., Awaitable[None]]
+Start = Callable[..., Awaitable[Any]]
+
+GATED = """
+    import time
+    from pathlib import Path
+
+    class Model:
+        inputs = {"x": ("FP64", [-1])}
+        outputs = {"y": ("FP64", [-1])}
+        def predict(self, batch):
+            if batch["x"][0] == 100:
+                Path("FOLDER/entered").touch()
+                while not Path("FOLDER/open").exists():
+                    time.sleep(0.005)
+            if (batch["x"] == 13).any():
+                raise ValueError("13 is unlucky")
+            return {"y": batch["x"] * 2}
+"""
+
+
+async def test_a_request_is_answered(make_model: Make, declare: Declare, start_worker: Start, asker: Any) -> None:
+    make_model("double")
+    await declare()
+    running = await start_worker()
+    answer = await asker.ask("double", 1, 2.5)
+    assert answer.status == ""
+    assert (answer.body["model_name"], answer.body["model_version"]) == ("double", "1")
+    assert answer.values == [2, 5]
+    assert (await asker.ask("double.1", 3)).values == [6]
+    assert (await asker.ask("double.bulk", 4)).values == [8]
+    named = await asker.answer(await asker.send("double", b'{"id": "abc", "inputs": [], "outputs": []}'))
+    assert named.status == "invalid"
+    assert running.worker.status() == (True, "serving 1 models")
+
+
+async def test_versions_share_the_queues_and_the_key_chooses(
+    make_model: Make, declare: Declare, start_worker: Start, asker: Any
+) -> None:
+    for version in ("2", "10"):
+        make_model("m", version=version)
+    await declare()
+    await start_worker()
+    assert (await asker.ask("m", 1)).body["model_version"] == "10"
+    assert (await asker.ask("m.2", 1)).body["model_version"] == "2"
+    answer = await ask_at(asker, "ml-model.m.interactive", "m.7", request(1))
+    assert answer.status == "not_found"
+    assert 'no version "7"; it has 2, 10' in answer.body["error"]
+
+
+async def test_the_names_of_the_single_service_program(
+    make_model: Make, declare: Declare, start_worker: Start, asker: Any
+) -> None:
+    make_model("m", toml='routing_key = "ml_service"\nqueue = "ml-service-queue"\n')
+    await declare()
+    await start_worker()
+    assert (await asker.ask("ml_service", 1)).values == [2]
+    assert (await asker.ask("m.1.bulk", 1)).values == [2]
+    # The default exchange routes by queue name, which is no key of ours: the queue alone tells the model.
+    assert (await ask_at(asker, "ml-service-queue", "ml-service-queue", request(2), exchange="")).values == [4]
+
+
+async def test_63_of_64_succeed(
+    make_model: Make, declare: Declare, start_worker: Start, asker: Any, tmp_path: Path, wait_for_file: Any
+) -> None:
+    make_model("gated", GATED.replace("FOLDER", str(tmp_path)), toml="max_batch_size = 64")
+    await declare()
+    running = await start_worker()
+    blocker = await asker.send("gated", request(100))
+    await wait_for_file(tmp_path / "entered")
+    names = [await asker.send("gated", request(value)) for value in range(64)]
+    (tmp_path / "open").touch()
+    assert (await asker.answer(blocker)).values == [200]
+    for value, name in enumerate(names):
+        answer = await asker.answer(name)
+        if value == 13:
+            assert answer.status == "failed"
+            assert "ValueError: 13 is unlucky" in answer.body["error"]
+        else:
+            assert answer.values == [value * 2]
+    await running.until(lambda: len(running.of(BatchFinished)) >= 2)
+    batch = running.of(BatchFinished)[-1]
+    assert (batch.requests, batch.outcomes) == (64, {"succeeded": 63, "failed": 1})
+    assert batch.runs <= 14
+    (failed,) = running.of(RequestFailed)
+    assert (failed.code, failed.request_id) == ("failed", names[13])
+
+
+async def test_bad_messages_get_a_clear_error_and_nothing_is_left(
+    make_model: Make, declare: Declare, start_worker: Start, asker: Any
+) -> None:
+    make_model("double", toml="max_batch_size = 4")
+    await declare()
+    running = await start_worker(max_body_bytes=100_000, max_reply_bytes=400)
+    good = request(1)
+    cases: list[tuple[str, str, bytes, dict[str, Any]]] = [
+        ("", "", good, {"content_type": None}),
+        ("", "", good, {"headers": {"deadline": 2**62}}),
+        ("", "", good, {"headers": {"deadline": 1e300}}),
+        ("", "", good, {"headers": {"x": {"y": [1, None, b"\xff"]}, "deep": {"a": {"b": {"c": 1}}}}}),
+        ("", "", good, {"expiration": "60000", "message_id": "x" * 255, "type": "hello", "app_id": "?"}),
+        ("invalid", "milliseconds", good, {"headers": {"deadline": "soon"}}),
+        ("invalid", "milliseconds", good, {"headers": {"deadline": -1}}),
+        ("invalid", "milliseconds", good, {"headers": {"deadline": True}}),
+        ("expired", "deadline", good, {"headers": {"deadline": 1}}),
+        ("expired", "deadline", good, {"headers": {"deadline": int(time.time() * 1000) - 1}}),
+        ("unsupported", "text/plain", good, {"content_type": "text/plain"}),
+        ("unsupported", "", good, {"content_type": "application/octet-stream"}),
+        ("invalid", "", b"", {}),
+        ("invalid", "", b"\x00\xff garbage", {}),
+        ("invalid", "", b"[" * 50_000, {}),
+        ("invalid", "", b'{"inputs": 1}', {}),
+        ("invalid", "FP64", good.replace(b"FP64", b"FP32"), {}),
+        ("invalid", "", good.replace(b"FP64", b"NOPE"), {}),
+        ("invalid", "shape", good.replace(b'"shape":[1]', b'"shape":[1,1]'), {}),
+        ("invalid", "", good.replace(b'"shape":[1]', b'"shape":[-1]'), {}),
+        ("invalid", "", good.replace(b'"shape":[1]', b'"shape":[99999999999999999999]'), {}),
+        ("invalid", "", good.replace(b'"data":[1]', b'"data":[NaN]'), {}),
+        ("invalid", "", good.replace(b'"data":[1]', b'"data":["1"]'), {}),
+        ("invalid", "unknown", good.replace(b'"x"', b'"z"'), {}),
+        ("invalid", "at most 4", request(1, 2, 3, 4, 5), {}),
+        ("too_large", "limit is 100000", good + b" " * 100_000, {}),
+        ("failed", "limit is 400", good.replace(b"{", b'{"id": "' + b"i" * 500 + b'",', 1), {}),
+    ]
+    for status, sentence, body, properties in cases:
+        answer = await asker.answer(await asker.send("double", body, **properties))
+        assert answer.status == status, (body[:80], properties, answer)
+        assert sentence in answer.body.get("error", ""), (body[:80], properties, answer)
+    assert (await asker.ask("double", 21)).values == [42]
+    await running.stop()
+    assert await asker.messages("ml-model.double.interactive") == []
+    assert running.of(ModelLoadFailed) == []
+
+
+@pytest.mark.parametrize(
+    "reply_to", ["victim", "ml-model.double.bulk", "amq.rabbitmq.reply-to.forged", "amq.rabbitmq.reply-to.x.y\t"]
+)
+async def test_a_reply_address_of_somebody_else_is_never_published_to(
+    make_model: Make, declare: Declare, start_worker: Start, asker: Any, reply_to: str
+) -> None:
+    make_model("double")
+    await declare()
+    channel = await asker.connection.channel()
+    await channel.declare_queue("victim", durable=True)
+    running = await start_worker()
+    await asker.send("double", request(1), reply_to=reply_to, message_id="sly")
+    await running.until(lambda: running.of(MessageRefused))
+    (refused,) = running.of(MessageRefused)
+    assert (refused.code, refused.request_id, refused.model) == ("invalid", "sly", "double")
+    assert (await asker.ask("double", 1)).values == [2]
+    await running.stop()
+    assert running.of(BatchFinished)[-1].requests == 1
+    for queue in ("victim", "ml-model.double.interactive", "ml-model.double.bulk"):
+        assert await asker.messages(queue) == []
+
+
+async def test_without_reply_to_it_is_run_and_counted(
+    make_model: Make, declare: Declare, start_worker: Start, asker: Any
+) -> None:
+    make_model("double")
+    await declare()
+    running = await start_worker()
+    await asker.send("double", request(1), reply_to=None, correlation_id=None)
+    await asker.send("double", b"garbage", reply_to=None, correlation_id=None)
+    await running.until(lambda: running.of(BatchFinished) and running.of(MessageRefused))
+    assert running.of(BatchFinished)[0].outcomes == {"succeeded": 1}
+    await running.stop()
+    assert await asker.messages("ml-model.double.interactive") == []
+    assert asker.replies == {}
+
+
+async def test_replies_to_a_configured_durable_queue_are_stored(
+    make_model: Make, declare: Declare, start_worker: Start, asker: Any
+) -> None:
+    make_model("double")
+    await declare()
+    channel = await asker.connection.channel()
+    await channel.declare_queue("results.mine", durable=True, arguments={"x-queue-type": "quorum"})
+    running = await start_worker(reply_prefixes=("results.",))
+    await asker.send("double", request(4), reply_to="results.mine")
+    await asker.send("double", request(4), reply_to="results.gone")
+    await running.until(lambda: sum(batch.requests for batch in running.of(BatchFinished)) == 2)
+    await running.stop()
+    (stored,) = await asker.messages("results.mine")
+    assert stored.properties.delivery_mode == 2
+    assert await asker.messages("ml-model.double.interactive") == []
+
+
+async def test_a_request_that_waited_too_long_is_not_computed(
+    make_model: Make, declare: Declare, start_worker: Start, asker: Any, tmp_path: Path, wait_for_file: Any
+) -> None:
+    make_model("gated", GATED.replace("FOLDER", str(tmp_path)))
+    await declare()
+    running = await start_worker()
+    blocker = await asker.send("gated", request(100))
+    await wait_for_file(tmp_path / "entered")
+    deadline_ms = int(time.time() * 1000) + 50
+    late = await asker.send("gated", request(1), headers={"deadline": deadline_ms})
+    while time.time() * 1000 <= deadline_ms:  # noqa: ASYNC110 - the clock gives no signal
+        await asyncio.sleep(0.01)
+    (tmp_path / "open").touch()
+    assert (await asker.answer(blocker)).status == ""
+    assert (await asker.answer(late)).status == "expired"
+    await running.stop()
+    assert sum(batch.requests for batch in running.of(BatchFinished)) == 1
+
+
+def request(*values: float) -> bytes:
+    data = ",".join(f"{value:g}" for value in values)
+    tensor = f'{{"name":"x","datatype":"FP64","shape":[{len(values)}],"data":[{data}]}}'
+    return f'{{"inputs":[{tensor}]}}'.encode()
+
+
+async def ask_at(asker: Any, queue: str, key: str, body: bytes, *, exchange: str = "ml-redirect") -> Any:
+    """Ask with a routing key that the model exchange does not have, straight into a queue."""
+    channel = asker.channel
+    if exchange:
+        await channel.declare_exchange(exchange, "direct", durable=True)
+        await channel.bind_queue(queue, exchange, key)
+    settled: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()
+    properties = Properties(correlation_id="at", reply_to="amq.rabbitmq.reply-to")
+    channel.publish(exchange, key, properties, body, mandatory=True, on_settled=settled.set_result)
+    assert await settled is Settled.ACKED
+    return await asker.answer("at")
