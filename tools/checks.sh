@@ -1,0 +1,40 @@
+#!/bin/sh
+# Runs the checks one after another, also past one that fails, and says at the end which passed.
+#
+#   checks.sh static              formatting, lint, types, import direction
+#   checks.sh all [pytest's ...]  these, then the tests
+set -u
+cd "$(dirname "$0")/.." || exit
+PATH=$PWD/.venv/bin:$PATH
+export PATH
+
+failed=
+summary=
+
+check() {
+    name=$1
+    shift
+    printf '== %s: %s\n' "$name" "$*"
+    "$@"
+    status=$?
+    # Ctrl-C was meant for all of it.
+    [ "$status" = 130 ] && exit 130
+    if [ "$status" = 0 ]; then word=ok; else word=FAILED; failed="$failed $name"; fi
+    summary="$summary$(printf '  %-18s %s' "$name" "$word")
+"
+}
+
+scope=${1:-all}
+[ $# -gt 0 ] && shift
+
+check formatting ruff format --check .
+check lint ruff check .
+check types mypy
+check "import direction" lint-imports
+if [ "$scope" = all ]; then check tests python -m pytest "$@"; fi
+
+printf '\n%s' "$summary"
+if [ -n "$failed" ]; then
+    printf 'Failed:%s\n' "$failed"
+    exit 1
+fi
