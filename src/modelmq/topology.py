@@ -258,7 +258,12 @@ def _ms(seconds: float) -> int:
 def _lane_pattern(models: Sequence[ModelRoute], lane: Lane) -> str:
     """One pattern for all default names, so that a new model changes no policy; queues with own names one by one."""
     own = [_escaped(queue_name(model, lane)) for model in models if model.queue is not None]
-    return "^(" + "|".join([rf"ml-model\.[A-Za-z0-9_-]+\.{lane}", *own]) + ")$"
+    pattern = "^(" + "|".join([rf"ml-model\.[A-Za-z0-9_-]+\.{lane}", *own]) + ")$"
+    if len(pattern) > _LONGEST_PATTERN:
+        raise ConfigError(
+            f"Too many models ({len(own)}) have a queue of their own: leave `queue` out of their model.toml."
+        )
+    return pattern
 
 
 def _accounts(

@@ -56,19 +56,19 @@ def make(ca: Path, certificate: Path, key: Path) -> None:
 
 
 def _sign(openssl: str, draft: Path) -> None:
-    config = draft / "openssl.cnf"
-    config.write_text(_CONFIG)
-    ca, ca_key, key, request = (str(draft / name) for name in ("ca.pem", "ca.key", "key.pem", "server.csr"))
-    new = [openssl, "req", "-config", str(config), "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-    _run([*new, "-x509", "-days", _DAYS, "-extensions", "authority", "-keyout", ca_key, "-out", ca])
-    _run([*new, "-subj", "/CN=localhost", "-keyout", key, "-out", request])
+    # Names without a folder: openssl cuts long paths.
+    config, ca, ca_key, key, request = "openssl.cnf", "ca.pem", "ca.key", "key.pem", "server.csr"
+    (draft / config).write_text(_CONFIG)
+    new = [openssl, "req", "-config", config, "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    _run(draft, [*new, "-x509", "-days", _DAYS, "-extensions", "authority", "-keyout", ca_key, "-out", ca])
+    _run(draft, [*new, "-subj", "/CN=localhost", "-keyout", key, "-out", request])
     sign = [openssl, "x509", "-req", "-in", request, "-CA", ca, "-CAkey", ca_key, "-CAcreateserial", "-days", _DAYS]
-    _run([*sign, "-extfile", str(config), "-extensions", "server", "-out", str(draft / "server.pem")])
+    _run(draft, [*sign, "-extfile", config, "-extensions", "server", "-out", "server.pem"])
 
 
-def _run(command: list[str]) -> None:
+def _run(folder: Path, command: list[str]) -> None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise NodeError(f"openssl could not make the TLS listener's certificate: {error}.") from error
     if done.returncode != 0:

@@ -27,9 +27,11 @@ class Installation(msgspec.Struct, frozen=True):
     path: str
 
 
-def locate(environ: Mapping[str, str], *, roots: tuple[Path, ...] = (Path("/usr/lib"),)) -> Installation:
+def locate(
+    environ: Mapping[str, str], *, roots: tuple[Path, ...] = (Path("/usr/lib"),), system_path: str = _SYSTEM_PATH
+) -> Installation:
     """The installation that `RABBITMQ_HOME` names, else the package's, else the one on PATH. Raises NodeError."""
-    path = ":".join(part for part in (environ.get("PATH", ""), _SYSTEM_PATH) if part)
+    path = ":".join(part for part in (environ.get("PATH", ""), system_path) if part)
     folder = _server_folder(environ.get("RABBITMQ_HOME", ""), path, roots)
     return Installation(
         server=folder / "rabbitmq-server", epmd=_erlang("epmd", path), erl=_erlang("erl", path), path=path

@@ -7,6 +7,8 @@ nothing unknown. Nothing is left running when this raises. Knows nothing of adop
 from __future__ import annotations
 
 import hashlib
+import http
+import math
 import os
 import shutil
 import subprocess
@@ -25,17 +27,19 @@ from modelmq.broker.processes import identify
 from modelmq.errors import NodeError
 
 _POLL_S = 0.05
-_TAKEN = ("eaddrinuse", "address already in use")
+_REFUSED_S = 2.0
+_TAKEN = ("eaddrinuse", "address already in use", "distribution port")
 
 Children = tuple["subprocess.Popen[bytes]", ...]
 
 
 class NotReady(Exception):
-    """`ended`: the node's process is gone; else it only took too long."""
+    """`ended`: a process of the node is gone. `refused`: it knows its administrator no more. Else it took too long."""
 
-    def __init__(self, *, ended: bool) -> None:
+    def __init__(self, *, ended: bool = False, refused: bool = False) -> None:
         super().__init__()
         self.ended = ended
+        self.refused = refused
 
 
 class PortTaken(NodeError):
@@ -58,14 +62,14 @@ def boot(
         children.append(_spawn([str(installation.server)], environment, files))
         running = msgspec.structs.replace(running, node=identify(children[-1].pid))
         records.save_running(files, running)
-        node = children[-1]
-        version = until_ready(record, ports, lambda: node.poll() is None, timeout_s)
+        # Without an epmd of its own the node may have met another's on that port.
+        version = until_ready(record, ports, lambda: all(child.poll() is None for child in children), timeout_s)
     except BaseException as error:
         end_everything(files, record, running, timeout_s=2)
         for child in children:
             child.wait()
         if isinstance(error, NotReady):
-            raise _problem(files, log_sizes, timeout_s, ended=error.ended) from None
+            raise _problem(files, log_sizes, timeout_s, error) from None
         raise
     running = msgspec.structs.replace(running, version=version)
     records.save_running(files, running)
@@ -88,16 +92,18 @@ def write_files(
 
 def until_ready(record: NodeRecord, ports: Ports, runs: Callable[[], bool], timeout_s: float) -> str:
     """Polls AMQP and the management API until both answer; RabbitMQ's version. Raises NotReady."""
-    deadline = time.monotonic() + timeout_s
+    deadline, refused_since = time.monotonic() + timeout_s, math.inf
     while True:
-        if readiness.amqp_answers(ports.amqp):
-            version = readiness.management_version(ports.management, record.username, record.password)
-            if version:
-                return version
+        now = time.monotonic()
         if not runs():
             raise NotReady(ended=True)
-        if time.monotonic() > deadline:
-            raise NotReady(ended=False)
+        if readiness.amqp_answers(ports.amqp):
+            status, version = readiness.management_answer(ports.management, record.username, record.password)
+            if version:
+                return version
+            refused_since = min(refused_since, now) if status == http.HTTPStatus.UNAUTHORIZED else math.inf
+        if now > deadline or now > refused_since + _REFUSED_S:
+            raise NotReady(refused=refused_since < math.inf)
         time.sleep(_POLL_S)
 
 
@@ -126,11 +132,16 @@ def _spawn(command: list[str], environment: dict[str, str], files: NodeFiles) ->
         os.close(output)
 
 
-def _problem(files: NodeFiles, log_sizes: tuple[int, int], timeout_s: float, *, ended: bool) -> NodeError:
+def _problem(files: NodeFiles, log_sizes: tuple[int, int], timeout_s: float, why: NotReady) -> NodeError:
+    if why.refused:
+        return NodeError(
+            f"The private RabbitMQ node does not take the administrator's password in {files.record}, so it was "
+            f"changed since: restore it with an older {files.record.name}, or remove {files.folder} for an empty node."
+        )
     log = readiness.read_from(files.log, log_sizes[0])
     output = readiness.read_from(files.output, log_sizes[1])
     lines = readiness.severe_lines(log) or readiness.severe_lines(output) or readiness.last_lines(log or output)
-    what = "ended while it started" if ended else f"did not answer within {timeout_s:.0f} s"
+    what = "ended while it started" if why.ended else f"did not answer within {timeout_s:.0f} s"
     said = f"It said: {' / '.join(lines)}" if lines else "It said nothing."
     kind = PortTaken if any(sign in (log + output).lower() for sign in _TAKEN) else NodeError
     return kind(f"The private RabbitMQ node {what}. {said} Its log is {files.log}, its output {files.output}.")

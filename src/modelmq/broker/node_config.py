@@ -49,6 +49,10 @@ class NodeFiles(msgspec.Struct, frozen=True):
     certificate: Path
     key: Path
 
+    def relative(self, path: Path) -> str:
+        """As the node may name it, which runs in its folder: rabbitmq.conf cannot quote what a path may hold."""
+        return str(path.relative_to(self.folder))
+
 
 def files_in(folder: Path) -> NodeFiles:
     """The layout of a node's folder."""
@@ -100,9 +104,9 @@ def render_conf(files: NodeFiles, ports: Ports, username: str, password: str, me
     if ports.amqps:
         lines += [
             f"listeners.ssl.1 = {LOOPBACK}:{ports.amqps}",
-            f"ssl_options.cacertfile = {files.ca}",
-            f"ssl_options.certfile = {files.certificate}",
-            f"ssl_options.keyfile = {files.key}",
+            f"ssl_options.cacertfile = {files.relative(files.ca)}",
+            f"ssl_options.certfile = {files.relative(files.certificate)}",
+            f"ssl_options.keyfile = {files.relative(files.key)}",
             "ssl_options.verify = verify_none",
             "ssl_options.fail_if_no_peer_cert = false",
         ]

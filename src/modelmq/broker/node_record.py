@@ -49,6 +49,9 @@ class RunningRecord(msgspec.Struct, frozen=True):
 
 def prepare(files: NodeFiles) -> None:
     """Makes the folder and those in it, for the owner only. Raises NodeError."""
+    if "'" in str(files.folder) or not str(files.folder).isprintable():
+        # RabbitMQ asks a shell for the free space of its folder, quoting it with apostrophes.
+        raise NodeError(f"The path {str(files.folder)!r} holds a character that RabbitMQ cannot use: choose another.")
     try:
         for folder in (files.folder, files.data, files.logs):
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)

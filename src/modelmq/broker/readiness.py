@@ -41,17 +41,17 @@ def amqp_answers(port: int) -> bool:
         return False
 
 
-def management_version(port: int, username: str, password: str) -> str:
-    """RabbitMQ's version, told by its management API to its administrator; empty while it does not answer."""
+def management_answer(port: int, username: str, password: str) -> tuple[int, str]:
+    """HTTP status and RabbitMQ's version, as its management API tells its administrator; 0 and empty for no answer."""
     token = base64.b64encode(f"{username}:{password}".encode()).decode()
     connection = http.client.HTTPConnection(LOOPBACK, port, timeout=_TIMEOUT_S)
     try:
         connection.request("GET", "/api/overview?columns=rabbitmq_version", headers={"Authorization": f"Basic {token}"})
         answer = connection.getresponse()
         body = answer.read()
-        return msgspec.json.decode(body, type=_Overview).rabbitmq_version if answer.status == 200 else ""
+        return answer.status, msgspec.json.decode(body, type=_Overview).rabbitmq_version if answer.status == 200 else ""
     except (OSError, http.client.HTTPException, msgspec.DecodeError):
-        return ""
+        return 0, ""
     finally:
         connection.close()
 

@@ -13,7 +13,9 @@ def start(settings: Settings) -> None:
     """Starts it or finds it running, and prints where it is. Raises NodeError."""
     state = StateDir(settings.state_dir)
     state.create()
-    running = node.start(private_node.spec(state))
+    # The node of a running `modelmq up` is that process's to start and stop.
+    found = private_node.running(state) if state.running() else None
+    running = found or node.start(private_node.spec(state))
     for name, value in (
         ("RabbitMQ", f"{running.version}, process {running.pid}"),
         ("AMQP", f"amqp://{private_node.HOST}:{running.amqp_port}"),
@@ -32,9 +34,5 @@ def stop(settings: Settings) -> None:
         raise ModelMQError(
             f"modelmq up (process {supervisor.process.pid}) uses this RabbitMQ: stop that one with Ctrl-C."
         )
-    running = private_node.running(state)
-    if running is None:
-        print(f"No RabbitMQ runs from {state.path}.")  # noqa: T201 - this is the command's output
-        return
-    running.stop()
-    print("Stopped.")  # noqa: T201 - as above
+    stopped = node.stop(state.node)
+    print("Stopped." if stopped else f"No RabbitMQ runs from {state.path}.")  # noqa: T201 - as above

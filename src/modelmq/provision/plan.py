@@ -171,8 +171,10 @@ def _unfit_broker(topology: Topology, observed: Observed) -> Iterator[Refusal]:
         return
     for flag in observed.feature_flags:
         if flag.name in _NEEDED_FLAGS and flag.state != "enabled":
-            advice = f"run rabbitmqctl enable_feature_flag {flag.name} and apply again"
-            sentence = f"Dead letters of quorum queues are safe only with the feature flag {flag.name}, which is off: {advice}."
+            sentence = (
+                f"Dead letters of quorum queues are safe only with the feature flag {flag.name}, which is off: "
+                f"run rabbitmqctl enable_feature_flag {flag.name} and apply again."
+            )
             yield Refusal("broker", flag.name, sentence)
 
 
@@ -211,7 +213,10 @@ def _unfit_queues(topology: Topology, observed: Observed) -> Iterator[Refusal]:
 
 
 def _unfit(kind: str, name: str, differs: str, steps: str) -> Refusal:
-    sentence = f'The {kind} "{name}" exists with other properties ({differs}), which cannot be changed in place: {steps}, and apply again.'
+    sentence = (
+        f'The {kind} "{name}" exists with other properties ({differs}), which cannot be changed in place: {steps}, '
+        "and apply again."
+    )
     return Refusal(kind, name, sentence)
 
 
