@@ -86,7 +86,7 @@ def admit(
         target = resolve(_version(delivery.routing_key))
         headers = properties.headers or {}
         deadline_s = _deadline(headers, properties.expiration, target.timeout_s, now)
-        _check_size(delivery.body, rules)
+        _check_size(delivery.body_size, rules)
         request = decode_request(
             delivery.body, target.signature, content_type=properties.content_type or JSON, headers=headers
         )
@@ -155,9 +155,9 @@ def _deadline(headers: Mapping[str, object], expiration: str | None, timeout_s: 
     return now.monotonic_s + left_s
 
 
-def _check_size(body: bytes, rules: Rules) -> None:
-    if len(body) > rules.max_body_bytes:
-        raise TooLarge(f"The request has {len(body)} bytes; the limit is {rules.max_body_bytes}.")
+def _check_size(body_bytes: int, rules: Rules) -> None:
+    if body_bytes > rules.max_body_bytes:
+        raise TooLarge(f"The request has {body_bytes} bytes; the limit is {rules.max_body_bytes}.")
 
 
 def _check_rows(rows: int, target: Target) -> None:

@@ -113,9 +113,9 @@ class LaneChannel:
             self._empty.set()
 
     def _requeue(self, delivery: Delivery) -> None:
-        """The tracker never learns of it: an ack of several may not end at a tag that is no longer ours."""
         if not self.open:
             return
+        self._tracker.forget(delivery.delivery_tag)
         with contextlib.suppress(BrokerError):
             self._channel.nack(delivery.delivery_tag, requeue=True)
             self._released()

@@ -1,0 +1,266 @@
+"""The receiving half of an AMQP connection as a pure machine: bytes in, events out.
+
+Cuts the stream into frames however it was chunked, and puts each message together out of its method, header and body
+frames. What the peer may not send ends in ProtocolViolation, after which the connection is of no use. Between calls it
+keeps at most one frame and, per channel, one body within the limit. Does not know what an event is for.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import NamedTuple, TypeAlias
+
+from modelmq.amqp import frames
+from modelmq.amqp.frames import BODY, FRAME_END, HEAD, HEADER, HEARTBEAT, METHOD, OVERHEAD, Method
+from modelmq.amqp.properties import Properties, decode_properties
+from modelmq.errors import ProtocolViolation
+
+SMALLEST_FRAME_MAX = 4096
+"""What both sides must take before they agree on more; the opening frames fit in it."""
+
+_INDEX = struct.Struct(">I")
+_TAG = struct.Struct(">Q")
+_TAG_AND_BITS = struct.Struct(">QB")
+_CODE = struct.Struct(">H")
+_CONTENT = struct.Struct(">HHQ")
+_FRAME_START = HEAD.size
+
+
+class Delivery:
+    """A message for a consumer. Its properties are decoded when somebody first asks."""
+
+    __slots__ = (
+        "_properties",
+        "_raw",
+        "body",
+        "body_size",
+        "channel",
+        "consumer_tag",
+        "delivery_tag",
+        "exchange",
+        "redelivered",
+        "routing_key",
+    )
+
+    def __init__(
+        self, channel: int, consumer_tag: str, delivery_tag: int, redelivered: bool, exchange: str, routing_key: str
+    ) -> None:
+        self.channel = channel
+        self.consumer_tag = consumer_tag
+        self.delivery_tag = delivery_tag
+        self.redelivered = redelivered
+        self.exchange = exchange
+        self.routing_key = routing_key
+        self.body = b""
+        self.body_size = 0
+        """What its sender sent; `body` is empty where that was over the connection's limit."""
+        self._raw = b""
+        self._properties: Properties | None = None
+
+    @property
+    def properties(self) -> Properties:
+        """Raises ProtocolViolation when the sender wrote none that can be read; the connection is not harmed."""
+        if self._properties is None:
+            self._properties = decode_properties(self._raw)
+        return self._properties
+
+    def _filled(self, raw: bytes, body: bytes, body_size: int) -> None:
+        self._raw = raw
+        self.body = body
+        self.body_size = body_size
+
+
+class Returned(Delivery):
+    """A mandatory message that no queue took, on its way back; it has no consumer and no tag."""
+
+    __slots__ = ()
+
+
+class Confirmed(NamedTuple):
+    """The broker's verdict over one publish, or all up to it."""
+
+    channel: int
+    tag: int
+    multiple: bool
+    taken: bool
+
+
+class Called(NamedTuple):
+    """Any other method."""
+
+    channel: int
+    method: Method
+
+
+Event: TypeAlias = Delivery | Confirmed | Called
+
+
+class _Content:
+    """The message that a channel is receiving, if it is."""
+
+    __slots__ = ("keep", "message", "parts", "raw", "remaining", "size")
+
+    def __init__(self) -> None:
+        self.message: Delivery | None = None
+        self.raw: bytes | None = None
+        """None while its header is still to come."""
+        self.size = 0
+        self.remaining = 0
+        self.keep = True
+        self.parts: list[bytes] = []
+
+
+class Wire:
+    """One connection's incoming bytes."""
+
+    def __init__(self, max_body_bytes: int) -> None:
+        self._max_body_bytes = max_body_bytes
+        self._largest = SMALLEST_FRAME_MAX - OVERHEAD
+        self._channels: dict[int, _Content] = {0: _Content()}
+        self._partial = bytearray()
+        self._needed = 0
+
+    def set_frame_max(self, frame_max: int) -> None:
+        """From now on frames may be as large as was agreed."""
+        self._largest = frame_max - OVERHEAD
+
+    def open_channel(self, number: int) -> None:
+        """The peer may send frames on this channel."""
+        self._channels[number] = _Content()
+
+    def close_channel(self, number: int) -> None:
+        """It may not any more."""
+        self._channels.pop(number, None)
+
+    def receive(self, data: bytes) -> list[Event]:
+        """What these bytes complete, in order. Raises ProtocolViolation."""
+        if self._partial:
+            self._partial += data
+            if len(self._partial) < self._needed:  # so that a frame in many small pieces is copied once, not each time
+                return []
+            data = bytes(self._partial)
+            self._partial.clear()
+        events: list[Event] = []
+        at, end = 0, len(data)
+        while end - at >= _FRAME_START:
+            kind, channel, size = HEAD.unpack_from(data, at)
+            start = at + _FRAME_START
+            stop = start + size
+            if size > self._largest or channel not in self._channels or not METHOD <= kind <= HEARTBEAT:
+                raise self._misfit(data[at : at + OVERHEAD], kind, channel, size)
+            if stop >= end:
+                self._needed = stop - at + 1
+                break
+            if data[stop] != FRAME_END:
+                raise ProtocolViolation("The broker sent a frame that does not end where it should.")
+            event = self._frame(data, kind, channel, start, stop)
+            if event is not None:
+                events.append(event)
+            at = stop + 1
+        else:
+            self._needed = _FRAME_START
+        if at < end:
+            self._partial += data[at:] if at else data
+        return events
+
+    def _frame(self, data: bytes, kind: int, channel: int, start: int, stop: int) -> Event | None:
+        content = self._channels[channel]
+        if kind == METHOD:
+            if content.message is not None:
+                raise ProtocolViolation(f"The broker sent a method on channel {channel} in the middle of a message.")
+            try:
+                return self._method(data, channel, start, stop, content)
+            except (IndexError, struct.error) as error:
+                raise ProtocolViolation("The broker sent a method that ends too early.") from error
+        if kind == HEADER:
+            return self._header(data, channel, start, stop, content)
+        if kind == BODY:
+            return self._body(data, channel, start, stop, content)
+        if kind != HEARTBEAT or channel != 0 or stop != start:
+            raise ProtocolViolation(f"The broker sent a frame of the unknown type {kind} on channel {channel}.")
+        return None
+
+    def _method(self, data: bytes, channel: int, start: int, stop: int, content: _Content) -> Event | None:
+        index = _INDEX.unpack_from(data, start)[0]
+        at = start + 4
+        if index == frames.DELIVER:
+            consumer_tag, at = _short(data, at)
+            tag, redelivered = _TAG_AND_BITS.unpack_from(data, at)
+            exchange, at = _short(data, at + 9)
+            routing_key, at = _short(data, at)
+            content.message = Delivery(channel, consumer_tag, tag, bool(redelivered & 1), exchange, routing_key)
+        elif index in (frames.ACK, frames.NACK):
+            tag, bits = _TAG_AND_BITS.unpack_from(data, at)
+            if at + 9 != stop:
+                raise ProtocolViolation("The broker sent a confirm of the wrong length.")
+            return Confirmed(channel, tag, bool(bits & 1), index == frames.ACK)
+        elif index == frames.RETURN:
+            _CODE.unpack_from(data, at)
+            _, at = _short(data, at + 2)
+            exchange, at = _short(data, at)
+            routing_key, at = _short(data, at)
+            content.message = Returned(channel, "", 0, False, exchange, routing_key)
+        else:
+            return self._other(data, channel, start, stop)
+        if channel == 0 or at != stop:
+            raise ProtocolViolation("The broker sent a message whose address cannot be read.")
+        return None
+
+    def _other(self, data: bytes, channel: int, start: int, stop: int) -> Called:
+        try:
+            return Called(channel, frames.decode_method(data[start - _FRAME_START : stop + 1]))
+        except Exception as error:  # pamqp's decoders let many kinds of errors through
+            raise ProtocolViolation(
+                f"The broker sent a method that cannot be read ({type(error).__name__})."
+            ) from error
+
+    def _header(self, data: bytes, channel: int, start: int, stop: int, content: _Content) -> Event | None:
+        if content.message is None or content.raw is not None:
+            raise ProtocolViolation(f"The broker sent a content header on channel {channel} that nobody expects.")
+        if stop - start < _CONTENT.size + 2:
+            raise ProtocolViolation("The broker sent a content header that ends too early.")
+        class_id, weight, size = _CONTENT.unpack_from(data, start)
+        if class_id != frames.BASIC or weight != 0:
+            raise ProtocolViolation(f"The broker sent a content header of the unknown class {class_id}.")
+        content.raw = data[start + _CONTENT.size : stop]
+        content.size = content.remaining = size
+        content.keep = size <= self._max_body_bytes
+        return self._complete(content, b"") if size == 0 else None
+
+    def _body(self, data: bytes, channel: int, start: int, stop: int, content: _Content) -> Event | None:
+        if content.raw is None:
+            raise ProtocolViolation(f"The broker sent a body on channel {channel} that nobody expects.")
+        size = stop - start
+        if size > content.remaining:
+            raise ProtocolViolation("The broker sent a body that is longer than its header said.")
+        content.remaining -= size
+        if content.remaining == 0 and not content.parts:
+            return self._complete(content, data[start:stop] if content.keep else b"")
+        if size and content.keep:
+            content.parts.append(data[start:stop])
+        return self._complete(content, b"".join(content.parts)) if content.remaining == 0 else None
+
+    def _complete(self, content: _Content, body: bytes) -> Delivery | None:
+        message, raw = content.message, content.raw
+        if message is None or raw is None:
+            return None
+        message._filled(raw, body, content.size)
+        content.message = content.raw = None
+        if content.parts:
+            content.parts = []
+        return message
+
+    def _misfit(self, head: bytes, kind: int, channel: int, size: int) -> ProtocolViolation:
+        if head.startswith(b"AMQP"):
+            version = ".".join(map(str, head[4:]))
+            return ProtocolViolation(f"The broker speaks another version of AMQP ({version}) than 0-9-1.")
+        if not METHOD <= kind <= HEARTBEAT:
+            return ProtocolViolation("What answers there does not speak AMQP.")
+        if size > self._largest:
+            return ProtocolViolation(f"The broker sent a frame of {size} bytes; {self._largest} were agreed on.")
+        return ProtocolViolation(f"The broker sent a frame on channel {channel}, which is not open.")
+
+
+def _short(data: bytes, at: int) -> tuple[str, int]:
+    stop = at + 1 + data[at]
+    return data[at + 1 : stop].decode("utf-8", "surrogateescape"), stop
