@@ -157,9 +157,10 @@ units_on_disk() {
 switch_off_new_units() {
     for unit in $(units_on_disk); do
         case " $units_before " in *" $unit "*) continue ;; esac
-        # The Debian helper keeps the package's own records true; systemctl may be absent, as in a container.
+        # The Debian helper keeps the package's own records true; systemctl may be absent, as in a container. It
+        # works only for scripts of packages, which it knows by this variable.
         if command -v deb-systemd-helper >/dev/null 2>&1; then
-            deb-systemd-helper disable "$unit" >>"$LOG" 2>&1 || true
+            DPKG_MAINTSCRIPT_PACKAGE=$unit deb-systemd-helper disable "$unit" >>"$LOG" 2>&1 || true
         fi
         if command -v systemctl >/dev/null 2>&1; then systemctl disable "$unit" >>"$LOG" 2>&1 || true; fi
         if [ "$unit" = rabbitmq-server.service ] && [ -e /etc/init.d/rabbitmq-server ]; then
