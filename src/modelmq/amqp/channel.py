@@ -27,7 +27,21 @@ _GOODBYE = 200
 
 
 class Carrier(Protocol):
-    """What a channel needs of its connection."""
+    """What a channel, and who holds only the channel, needs of its connection."""
+
+    @property
+    def blocked(self) -> bool:
+        """The broker takes no publishes now, for want of memory or disk."""
+        ...
+
+    @property
+    def writable(self) -> bool:
+        """False while more is waiting to be written than the network takes."""
+        ...
+
+    async def drain(self) -> None:
+        """Wait until the connection is writable. Raises ConnectionLost."""
+        ...
 
     @property
     def frame_max(self) -> int:
@@ -61,14 +75,14 @@ class Channel:
     Awaited methods raise ChannelClosed when the broker refuses (`reply_code` 403, 404, 405, 406 …), and ConnectionLost.
     """
 
-    def __init__(self, number: int, carrier: Carrier) -> None:
+    def __init__(self, number: int, connection: Carrier) -> None:
         loop = asyncio.get_running_loop()
         self.number = number
         self.closed: asyncio.Future[BrokerError | None] = loop.create_future()
         self._loop = loop
-        self._carrier = carrier
-        self._send = carrier.send
-        self._frame_max = carrier.frame_max
+        self.connection = connection
+        self._send = connection.send
+        self._frame_max = connection.frame_max
         self._consumers: dict[str, _Consumer] = {}
         self._consumers_made = 0
         self._confirms: ConfirmWindow | None = None
@@ -251,7 +265,7 @@ class Channel:
             return
         self._closing = True
         self.closed.set_result(reason)
-        self._carrier.release(self.number)
+        self.connection.release(self.number)
         error = reason or ChannelClosed("The channel was closed.")
         while self._calls:
             _, answer = self._calls.popleft()
@@ -263,7 +277,7 @@ class Channel:
     # --- inside ---
 
     def _require_open(self) -> None:
-        self._carrier.require_open()
+        self.connection.require_open()
         reason = self.closed.result() if self.closed.done() else None
         error = reason or ChannelClosed("The channel was closed.")
         raise type(error)(error.message, reply_code=error.reply_code)

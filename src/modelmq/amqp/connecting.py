@@ -1,4 +1,4 @@
-"""From options to an open connection: each node in turn, TLS, login, and every way in which that can fail as one error."""
+"""From options to an open connection: each node in turn, TLS, login; and all that can go wrong, as one error."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Callable
+from typing import cast
 
 from pamqp import commands
 
@@ -38,8 +39,7 @@ class Connection(asyncio.Protocol):
         loop = asyncio.get_running_loop()
         self.endpoint = endpoint
         self.closed: asyncio.Future[BrokerError | None] = loop.create_future()
-        self.blocked = False
-        """The broker takes no publishes now, for want of memory or disk."""
+        self._blocked = False
         self.opened: asyncio.Future[None] = loop.create_future()
         """For `connecting`: resolves when the login is through."""
         self._loop = loop
@@ -60,6 +60,11 @@ class Connection(asyncio.Protocol):
     def frame_max(self) -> int:
         """The largest frame, its overhead included."""
         return self._handshake.frame_max
+
+    @property
+    def blocked(self) -> bool:
+        """The broker takes no publishes now, for want of memory or disk."""
+        return self._blocked
 
     @property
     def writable(self) -> bool:
@@ -121,9 +126,8 @@ class Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The socket is there; TLS is through."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.write(frames.PROTOCOL_HEADER)
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.write(frames.PROTOCOL_HEADER)
 
     def data_received(self, data: bytes) -> None:
         """Bytes, cut anywhere."""
@@ -177,9 +181,9 @@ class Connection(asyncio.Protocol):
                 self.opened.set_result(None)
         elif isinstance(method, commands.Connection.Blocked | commands.Connection.Unblocked):
             reason = str(method.reason) if isinstance(method, commands.Connection.Blocked) else ""
-            self.blocked = isinstance(method, commands.Connection.Blocked)
+            self._blocked = isinstance(method, commands.Connection.Blocked)
             if self._on_blocked is not None:
-                self._on_blocked(self.blocked, reason)
+                self._on_blocked(self._blocked, reason)
         elif isinstance(method, commands.Connection.Close):
             self._on_close(method)
         elif isinstance(method, commands.Connection.CloseOk) and self._closing:
