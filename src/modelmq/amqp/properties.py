@@ -22,6 +22,7 @@ MESSAGE_ID, TIMESTAMP, TYPE, USER_ID, APP_ID, CLUSTER_ID = 1 << 7, 1 << 6, 1 << 
 _UNUSED = 0b11
 """Bit 0 would announce more flags, bit 1 has no meaning."""
 
+_LENGTHS = tuple(bytes([length]) for length in range(256))
 _FLAGS = struct.Struct(">H")
 _U64 = struct.Struct(">Q")
 
@@ -61,10 +62,10 @@ def encode_properties(properties: Properties) -> bytes:  # noqa: PLR0912 - a loo
         parts.append(encode_table(properties.headers))
     if (number := properties.delivery_mode) is not None:
         flags |= DELIVERY_MODE
-        parts.append(number.to_bytes(1, "big"))
+        parts.append(_octet(number))
     if (number := properties.priority) is not None:
         flags |= PRIORITY
-        parts.append(number.to_bytes(1, "big"))
+        parts.append(_octet(number))
     if (text := properties.correlation_id) is not None:
         flags |= CORRELATION_ID
         parts.append(_short(text))
@@ -133,11 +134,20 @@ def _layout(flags: int) -> tuple[tuple[str, str], ...]:
     return tuple((name, kind) for flag, name, kind in _FIELDS if flags & flag)
 
 
+def _octet(number: int) -> bytes:
+    if not 0 <= number <= 255:
+        raise ValueError(f"The number {number} does not fit into the 8 bits of a property.")
+    return _LENGTHS[number]
+
+
 def _short(text: str) -> bytes:
-    data = text.encode("utf-8", "surrogateescape")
+    try:
+        data = text.encode()
+    except UnicodeEncodeError:
+        data = text.encode("utf-8", "surrogateescape")
     if len(data) > 255:
         raise ValueError(f"The property {text[:40]!r}… has more than 255 bytes.")
-    return len(data).to_bytes(1, "big") + data
+    return _LENGTHS[len(data)] + data
 
 
 _FIELDS = (

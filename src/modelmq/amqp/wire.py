@@ -8,6 +8,7 @@ keeps at most one frame and, per channel, one body within the limit. Does not kn
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from typing import NamedTuple, TypeAlias
 
 from modelmq.amqp import frames
@@ -19,11 +20,10 @@ SMALLEST_FRAME_MAX = 4096
 """What both sides must take before they agree on more; the opening frames fit in it."""
 
 _INDEX = struct.Struct(">I")
-_TAG = struct.Struct(">Q")
 _TAG_AND_BITS = struct.Struct(">QB")
-_CODE = struct.Struct(">H")
 _CONTENT = struct.Struct(">HHQ")
 _FRAME_START = HEAD.size
+_MOST_KNOWN = 1024
 
 
 class Delivery:
@@ -98,9 +98,10 @@ Event: TypeAlias = Delivery | Confirmed | Called
 class _Content:
     """The message that a channel is receiving, if it is."""
 
-    __slots__ = ("keep", "message", "parts", "raw", "remaining", "size")
+    __slots__ = ("keep", "message", "number", "parts", "raw", "remaining", "size")
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
+        self.number = number
         self.message: Delivery | None = None
         self.raw: bytes | None = None
         """None while its header is still to come."""
@@ -116,9 +117,17 @@ class Wire:
     def __init__(self, max_body_bytes: int) -> None:
         self._max_body_bytes = max_body_bytes
         self._largest = SMALLEST_FRAME_MAX - OVERHEAD
-        self._channels: dict[int, _Content] = {0: _Content()}
+        self._channels: dict[int, _Content] = {0: _Content(0)}
+        self._addresses: dict[bytes, tuple[str, str]] = {}
+        self._consumer_tags: dict[bytes, str] = {}
         self._partial = bytearray()
         self._needed = 0
+        self._readers: dict[int, Callable[[bytes, _Content, int, int], Event | None]] = {
+            METHOD: self._method,
+            HEADER: self._header,
+            BODY: self._body,
+            HEARTBEAT: self._heartbeat,
+        }
 
     def set_frame_max(self, frame_max: int) -> None:
         """From now on frames may be as large as was agreed."""
@@ -126,7 +135,7 @@ class Wire:
 
     def open_channel(self, number: int) -> None:
         """The peer may send frames on this channel."""
-        self._channels[number] = _Content()
+        self._channels[number] = _Content(number)
 
     def close_channel(self, number: int) -> None:
         """It may not any more."""
@@ -141,69 +150,62 @@ class Wire:
             data = bytes(self._partial)
             self._partial.clear()
         events: list[Event] = []
+        try:
+            at = self._cut(data, events)
+        except (IndexError, struct.error) as error:
+            raise ProtocolViolation("The broker sent a frame that ends too early.") from error
+        if at < len(data):
+            self._partial += data[at:] if at else data
+        return events
+
+    def _cut(self, data: bytes, events: list[Event]) -> int:
+        """Every whole frame to its reader; where the last one ends."""
+        readers, channels, largest = self._readers, self._channels, self._largest
         at, end = 0, len(data)
+        self._needed = _FRAME_START
         while end - at >= _FRAME_START:
-            kind, channel, size = HEAD.unpack_from(data, at)
+            kind, number, size = HEAD.unpack_from(data, at)
             start = at + _FRAME_START
             stop = start + size
-            if size > self._largest or channel not in self._channels or not METHOD <= kind <= HEARTBEAT:
-                raise self._misfit(data[at : at + OVERHEAD], kind, channel, size)
+            channel = channels.get(number)
+            reader = readers.get(kind)
+            if channel is None or reader is None or size > largest:
+                raise self._misfit(data[at : at + OVERHEAD], kind, number, size)
             if stop >= end:
                 self._needed = stop - at + 1
                 break
             if data[stop] != FRAME_END:
                 raise ProtocolViolation("The broker sent a frame that does not end where it should.")
-            event = self._frame(data, kind, channel, start, stop)
+            event = reader(data, channel, start, stop)
             if event is not None:
                 events.append(event)
             at = stop + 1
-        else:
-            self._needed = _FRAME_START
-        if at < end:
-            self._partial += data[at:] if at else data
-        return events
+        return at
 
-    def _frame(self, data: bytes, kind: int, channel: int, start: int, stop: int) -> Event | None:
-        content = self._channels[channel]
-        if kind == METHOD:
-            if content.message is not None:
-                raise ProtocolViolation(f"The broker sent a method on channel {channel} in the middle of a message.")
-            try:
-                return self._method(data, channel, start, stop, content)
-            except (IndexError, struct.error) as error:
-                raise ProtocolViolation("The broker sent a method that ends too early.") from error
-        if kind == HEADER:
-            return self._header(data, channel, start, stop, content)
-        if kind == BODY:
-            return self._body(data, channel, start, stop, content)
-        if kind != HEARTBEAT or channel != 0 or stop != start:
-            raise ProtocolViolation(f"The broker sent a frame of the unknown type {kind} on channel {channel}.")
-        return None
-
-    def _method(self, data: bytes, channel: int, start: int, stop: int, content: _Content) -> Event | None:
+    def _method(self, data: bytes, channel: _Content, start: int, stop: int) -> Event | None:
+        if channel.message is not None:
+            raise ProtocolViolation(f"The broker sent a method on channel {channel.number} in the middle of a message.")
         index = _INDEX.unpack_from(data, start)[0]
         at = start + 4
         if index == frames.DELIVER:
-            consumer_tag, at = _short(data, at)
-            tag, redelivered = _TAG_AND_BITS.unpack_from(data, at)
-            exchange, at = _short(data, at + 9)
-            routing_key, at = _short(data, at)
-            content.message = Delivery(channel, consumer_tag, tag, bool(redelivered & 1), exchange, routing_key)
+            after_tag = at + 1 + data[at]
+            tag, redelivered = _TAG_AND_BITS.unpack_from(data, after_tag)
+            exchange, routing_key = self._address(data[after_tag + 9 : stop])
+            consumer_tag = self._consumer_tag(data[at + 1 : after_tag])
+            channel.message = Delivery(channel.number, consumer_tag, tag, redelivered & 1 == 1, exchange, routing_key)
         elif index in (frames.ACK, frames.NACK):
             tag, bits = _TAG_AND_BITS.unpack_from(data, at)
             if at + 9 != stop:
                 raise ProtocolViolation("The broker sent a confirm of the wrong length.")
-            return Confirmed(channel, tag, bool(bits & 1), index == frames.ACK)
+            return Confirmed(channel.number, tag, bits & 1 == 1, index == frames.ACK)
         elif index == frames.RETURN:
-            _CODE.unpack_from(data, at)
-            _, at = _short(data, at + 2)
-            exchange, at = _short(data, at)
-            routing_key, at = _short(data, at)
-            content.message = Returned(channel, "", 0, False, exchange, routing_key)
+            text_end = at + 3 + data[at + 2]  # behind the reply code and its text
+            exchange, routing_key = self._address(data[text_end:stop])
+            channel.message = Returned(channel.number, "", 0, False, exchange, routing_key)
         else:
-            return self._other(data, channel, start, stop)
-        if channel == 0 or at != stop:
-            raise ProtocolViolation("The broker sent a message whose address cannot be read.")
+            return self._other(data, channel.number, start, stop)
+        if channel.number == 0:
+            raise ProtocolViolation("The broker sent a message on channel 0, where none has a place.")
         return None
 
     def _other(self, data: bytes, channel: int, start: int, stop: int) -> Called:
@@ -214,53 +216,80 @@ class Wire:
                 f"The broker sent a method that cannot be read ({type(error).__name__})."
             ) from error
 
-    def _header(self, data: bytes, channel: int, start: int, stop: int, content: _Content) -> Event | None:
-        if content.message is None or content.raw is not None:
-            raise ProtocolViolation(f"The broker sent a content header on channel {channel} that nobody expects.")
+    def _header(self, data: bytes, channel: _Content, start: int, stop: int) -> Event | None:
+        if channel.message is None or channel.raw is not None:
+            raise ProtocolViolation(
+                f"The broker sent a content header on channel {channel.number} that nobody expects."
+            )
         if stop - start < _CONTENT.size + 2:
             raise ProtocolViolation("The broker sent a content header that ends too early.")
         class_id, weight, size = _CONTENT.unpack_from(data, start)
         if class_id != frames.BASIC or weight != 0:
             raise ProtocolViolation(f"The broker sent a content header of the unknown class {class_id}.")
-        content.raw = data[start + _CONTENT.size : stop]
-        content.size = content.remaining = size
-        content.keep = size <= self._max_body_bytes
-        return self._complete(content, b"") if size == 0 else None
+        channel.raw = data[start + _CONTENT.size : stop]
+        channel.size = channel.remaining = size
+        channel.keep = size <= self._max_body_bytes
+        return self._complete(channel, b"") if size == 0 else None
 
-    def _body(self, data: bytes, channel: int, start: int, stop: int, content: _Content) -> Event | None:
-        if content.raw is None:
-            raise ProtocolViolation(f"The broker sent a body on channel {channel} that nobody expects.")
+    def _body(self, data: bytes, channel: _Content, start: int, stop: int) -> Event | None:
+        if channel.raw is None:
+            raise ProtocolViolation(f"The broker sent a body on channel {channel.number} that nobody expects.")
         size = stop - start
-        if size > content.remaining:
+        if size > channel.remaining:
             raise ProtocolViolation("The broker sent a body that is longer than its header said.")
-        content.remaining -= size
-        if content.remaining == 0 and not content.parts:
-            return self._complete(content, data[start:stop] if content.keep else b"")
-        if size and content.keep:
-            content.parts.append(data[start:stop])
-        return self._complete(content, b"".join(content.parts)) if content.remaining == 0 else None
+        channel.remaining -= size
+        if channel.remaining == 0 and not channel.parts:
+            return self._complete(channel, data[start:stop] if channel.keep else b"")
+        if size and channel.keep:
+            channel.parts.append(data[start:stop])
+        return self._complete(channel, b"".join(channel.parts)) if channel.remaining == 0 else None
 
-    def _complete(self, content: _Content, body: bytes) -> Delivery | None:
-        message, raw = content.message, content.raw
+    def _heartbeat(self, _data: bytes, channel: _Content, start: int, stop: int) -> Event | None:
+        if channel.number or start != stop:
+            raise ProtocolViolation("The broker sent a heartbeat with a channel or a content, which it has not.")
+        return None
+
+    def _address(self, data: bytes) -> tuple[str, str]:
+        """Exchange and routing key; messages come to few addresses many times."""
+        known = self._addresses.get(data)
+        if known is None:
+            if len(self._addresses) >= _MOST_KNOWN:
+                self._addresses.clear()
+            exchange_end = 1 + data[0]
+            key_end = exchange_end + 1 + data[exchange_end]
+            if key_end != len(data):
+                raise ProtocolViolation("The broker sent a message whose address cannot be read.")
+            known = self._addresses[data] = _text(data[1:exchange_end]), _text(data[exchange_end + 1 :])
+        return known
+
+    def _consumer_tag(self, data: bytes) -> str:
+        known = self._consumer_tags.get(data)
+        if known is None:
+            if len(self._consumer_tags) >= _MOST_KNOWN:
+                self._consumer_tags.clear()
+            known = self._consumer_tags[data] = _text(data)
+        return known
+
+    def _complete(self, channel: _Content, body: bytes) -> Delivery | None:
+        message, raw = channel.message, channel.raw
         if message is None or raw is None:
             return None
-        message._filled(raw, body, content.size)
-        content.message = content.raw = None
-        if content.parts:
-            content.parts = []
+        message._filled(raw, body, channel.size)
+        channel.message = channel.raw = None
+        if channel.parts:
+            channel.parts = []
         return message
 
     def _misfit(self, head: bytes, kind: int, channel: int, size: int) -> ProtocolViolation:
         if head.startswith(b"AMQP"):
             version = ".".join(map(str, head[4:]))
             return ProtocolViolation(f"The broker speaks another version of AMQP ({version}) than 0-9-1.")
-        if not METHOD <= kind <= HEARTBEAT:
+        if kind not in self._readers:
             return ProtocolViolation("What answers there does not speak AMQP.")
         if size > self._largest:
             return ProtocolViolation(f"The broker sent a frame of {size} bytes; {self._largest} were agreed on.")
         return ProtocolViolation(f"The broker sent a frame on channel {channel}, which is not open.")
 
 
-def _short(data: bytes, at: int) -> tuple[str, int]:
-    stop = at + 1 + data[at]
-    return data[at + 1 : stop].decode("utf-8", "surrogateescape"), stop
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
