@@ -347,4 +347,5 @@ def _bad_name(name: str) -> str:
 
 
 def _short(name: str) -> str:
-    return name if len(name) <= 60 else name[:59] + "…"
+    shown = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in name)
+    return shown if len(shown) <= 60 else shown[:59] + "…"

@@ -7,9 +7,10 @@ failure is a ProvisionError of one sentence. Does not know what ought to be ther
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 import httpx
@@ -37,6 +38,15 @@ T = TypeVar("T")
 
 # An idle connection may be closed by the broker just as we reuse it; every call is safe to repeat once.
 _BROKEN = (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError)
+_LONGEST_BYTES = 2**28
+"""Of an answer; ten thousand queues are a few megabytes."""
+
+
+class Answer(NamedTuple):
+    """A whole answer."""
+
+    status: int
+    body: bytes
 
 
 class Management:
@@ -46,6 +56,7 @@ class Management:
         self.url = url.rstrip("/")
         self.username = username
         # Proxies and .netrc of the environment are left aside: an administrator's password goes to this address only.
+        self._timeout_s = timeout_s
         self._http = httpx.Client(
             base_url=self.url + "/api/",
             auth=httpx.BasicAuth(username, password),
@@ -161,29 +172,40 @@ class Management:
         self._send("PUT", f"write the policy {policy.name}", body, "policies", vhost, policy.name)
 
     def _get(self, kind: type[T], doing: str, *path: str, **query: str) -> T:
-        response = self._send("GET", doing, None, *path, **query)
+        answer = self._send("GET", doing, None, *path, **query)
         try:
-            return msgspec.json.decode(response.content, type=kind)
+            return msgspec.json.decode(answer.body, type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise unreadable_answer(self.url, doing) from error
 
-    def _send(self, method: str, doing: str, body: object, *path: str, **query: str) -> httpx.Response:
+    def _send(self, method: str, doing: str, body: object, *path: str, **query: str) -> Answer:
         url = "/".join(quote(part, safe="") for part in path)
         content = None if body is None else msgspec.json.encode(body)
-        response = self._attempt(method, url, content, query)
-        if not response.is_success:
-            raise answer_error(self.url, self.username, doing, response.status_code, response.content)
-        return response
+        answer = self._attempt(method, url, content, query)
+        if not httpx.codes.is_success(answer.status):
+            raise answer_error(self.url, self.username, doing, answer.status, answer.body)
+        return answer
 
-    def _attempt(self, method: str, url: str, content: bytes | None, query: Mapping[str, str]) -> httpx.Response:
-        headers = {"content-type": "application/json"}
+    def _attempt(self, method: str, url: str, content: bytes | None, query: Mapping[str, str]) -> Answer:
         for last in (False, True):
             try:
-                return self._http.request(method, url, content=content, headers=headers, params=query or None)
+                return self._exchange(method, url, content, query)
             except (httpx.HTTPError, httpx.InvalidURL) as error:
                 if last or not isinstance(error, _BROKEN):
                     raise transport_error(self.url, error) from error
         raise AssertionError("unreachable")
+
+    def _exchange(self, method: str, url: str, content: bytes | None, query: Mapping[str, str]) -> Answer:
+        """httpx bounds each wait; this bounds the whole, as an answer may also come drop by drop, or without end."""
+        headers = {"content-type": "application/json"}
+        deadline = time.monotonic() + self._timeout_s
+        body = bytearray()
+        with self._http.stream(method, url, content=content, headers=headers, params=query or None) as response:
+            for chunk in response.iter_bytes():
+                body += chunk
+                if time.monotonic() > deadline or len(body) > _LONGEST_BYTES:
+                    raise httpx.ReadTimeout("too slow or too long", request=response.request)
+        return Answer(response.status_code, bytes(body))
 
 
 class _Definitions(msgspec.Struct, frozen=True):

@@ -53,6 +53,12 @@ class RunningNode:
         self._children = children
         self._stopped = False
 
+    def __enter__(self) -> RunningNode:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
     def __repr__(self) -> str:
         return f"RunningNode({str(self.directory)!r}, pid={self.pid}, amqp_port={self.amqp_port})"
 
