@@ -111,7 +111,7 @@ class Channel:
         head = frames.publish_method(number, exchange, routing_key, mandatory)
         content = frames.content(number, encode_properties(properties), body, self._frame_max)
         if self._confirms is not None:
-            self._confirms.published(on_settled, exchange, routing_key, properties)
+            self._confirms.published(on_settled, exchange, routing_key, properties, mandatory)
         elif on_settled is not None:
             raise ValueError("on_settled needs confirm_select first")
         self._send(head + content)

@@ -34,11 +34,14 @@ Then = Callable[[Settled], None]
 class _Publish:
     """One publish that the broker has not settled yet. `then` None: nobody waits, or it was told already."""
 
-    __slots__ = ("correlation_id", "exchange", "message_id", "open", "routing_key", "then")
+    __slots__ = ("correlation_id", "exchange", "mandatory", "message_id", "open", "routing_key", "then")
 
-    def __init__(self, then: Then | None, exchange: str, routing_key: str, properties: Properties) -> None:
+    def __init__(
+        self, then: Then | None, exchange: str, routing_key: str, properties: Properties, mandatory: bool
+    ) -> None:
         self.then = then
         self.open = True
+        self.mandatory = mandatory
         self.exchange = exchange
         self.routing_key = routing_key
         self.correlation_id = properties.correlation_id
@@ -55,9 +58,11 @@ class ConfirmWindow:
     def __len__(self) -> int:
         return len(self._publishes)
 
-    def published(self, then: Then | None, exchange: str, routing_key: str, properties: Properties) -> None:
+    def published(
+        self, then: Then | None, exchange: str, routing_key: str, properties: Properties, mandatory: bool
+    ) -> None:
         """Count a publish, which must be written now."""
-        self._publishes.append(_Publish(then, exchange, routing_key, properties))
+        self._publishes.append(_Publish(then, exchange, routing_key, properties, mandatory))
 
     def confirmed(self, tag: int, *, multiple: bool) -> list[Then]:
         """Who is to be told of this verdict. Raises ProtocolViolation for a number that cannot be meant."""
@@ -82,8 +87,9 @@ class ConfirmWindow:
         """Who published a message that came back; the broker's ack for it follows and tells nobody."""
         for publish in self._publishes:
             if (
-                publish.open
-                and publish.then is not None
+                publish.then is not None
+                and publish.open
+                and publish.mandatory
                 and publish.routing_key == routing_key
                 and publish.exchange == exchange
                 and publish.correlation_id == properties.correlation_id
