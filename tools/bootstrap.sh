@@ -33,8 +33,7 @@ has_rabbitmq() {
 
 rabbitmq() {
     if has_rabbitmq; then return 0; fi
-    say "Installing RabbitMQ from the operating system's packages (no system service is started or enabled) ..."
-    install_packages RabbitMQ rabbitmq-server
+    install_packages RabbitMQ "no system service is started or enabled" rabbitmq-server
     has_rabbitmq || fail \
         "The package rabbitmq-server was installed, yet there is no rabbitmq-server: set RABBITMQ_HOME to its folder."
 }
@@ -62,8 +61,7 @@ find_python() {
         *) fail "$incomplete cannot make virtual environments, it has no ensurepip: install it with ensurepip, or" \
             "name another Python, as in 'PYTHON=/path/to/python3 make up'." ;;
     esac
-    say "Installing python3-venv, which Debian keeps apart from Python ..."
-    install_packages python3-venv python3-venv >&2
+    install_packages python3-venv "Debian keeps it apart from Python" python3-venv >&2
     makes_environments "$incomplete" || fail \
         "python3-venv was installed, yet $incomplete still has no ensurepip: install the venv package of its version."
     echo "$incomplete"
@@ -130,16 +128,19 @@ pip() {
 
 # --- apt --------------------------------------------------------------------------------------------------------
 
-# install_packages WHAT PACKAGE...: as root ourselves, or this script again through sudo.
+# install_packages WHAT NOTE PACKAGE...: this script again, as root already or through sudo.
 install_packages() {
     what=$1
-    shift
+    doing="Installing $1 from the operating system's packages ($2) ..."
+    shift 2
     command -v apt-get >/dev/null 2>&1 || fail \
         "$what is missing and this system has no apt-get: install it with the system's own package manager" \
         "(on Debian its packages are: $*), then run make again."
     if [ "$(id -u)" = 0 ]; then
+        say "$doing"
         ("$SELF" install-as-root "$@") || exit 1
     elif command -v sudo >/dev/null 2>&1; then
+        say "$doing"
         sudo "$SELF" install-as-root "$@" || exit 1
     else
         fail "$what is missing, and only an administrator may install it: as root, run" \

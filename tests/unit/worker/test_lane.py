@@ -1,0 +1,254 @@
+"""A lane's channel, its confirmed publisher and the control queue against a real broker, one by one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+import pytest
+
+from modelmq import control
+from modelmq.amqp import Channel, Connection, Delivery, Properties, Settled, connect
+from modelmq.control import Hello, WorkerReport
+from modelmq.events import Event
+from modelmq.messages import CANCEL_TYPE, CONTROL_EXCHANGE, DEAD_LETTER_EXCHANGE, HELLO_TYPE
+from modelmq.worker import lane as lane_module
+from modelmq.worker.confirmed import ConfirmedPublisher
+from modelmq.worker.hello import Control
+from modelmq.worker.lane import LaneChannel
+from modelmq.worker.outcome import CANCELLED, RETURNED, Answer, Outcome
+
+QUEUE = "requests"
+SUCCESS = Answer(Outcome.SUCCEEDED, b"yes")
+DEAD = Answer(Outcome.DEAD, b'{"error":"dead"}', "dead", "It died.", attempts=3)
+
+
+@dataclass
+class Bench:
+    """A lane on a connection of its own, and a caller on another."""
+
+    lane: LaneChannel
+    caller: Channel
+    held: asyncio.Queue[Delivery]
+    replies: asyncio.Queue[Delivery]
+    address: str
+    worker: Connection
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def ask(self, name: str, reply_to: str | None = None) -> None:
+        properties = Properties(correlation_id=name, reply_to=self.address if reply_to is None else reply_to)
+        self.caller.publish("", QUEUE, properties, name.encode())
+
+    async def next(self) -> Delivery:
+        return await within(self.held.get())
+
+    async def reply(self) -> tuple[str | None, bytes, dict[str, object] | None]:
+        delivery = await within(self.replies.get())
+        return delivery.properties.correlation_id, delivery.body, delivery.properties.headers
+
+    def settle(self, delivery: Delivery, answer: Answer) -> None:
+        self.lane.settle(delivery, delivery.properties.reply_to or "", answer)
+        self.lane.flush()
+
+    async def left(self) -> int:
+        """Messages that the broker still has after the lane retired, which gives back what it held."""
+        await self.lane.retire(0)
+        return await self.caller.purge_queue(QUEUE)
+
+
+async def within(what):
+    async with asyncio.timeout(20):
+        return await what
+
+
+@pytest.fixture
+async def bench(vhost, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
+    monkeypatch.setattr(lane_module, "REQUEUE_DELAY_S", 0.01)
+    worker, client = await connect(vhost.options("worker")), await connect(vhost.options("client"))
+    caller = await client.channel()
+    await caller.declare_queue(QUEUE, durable=True, arguments={"x-queue-type": "quorum"})
+    address = await caller.declare_queue("", exclusive=True)
+    replies: asyncio.Queue[Delivery] = asyncio.Queue()
+    held: asyncio.Queue[Delivery] = asyncio.Queue()
+    await caller.consume(address, replies.put_nowait, no_ack=True)
+    confirmed, stopping = ConfirmedPublisher(), asyncio.Event()
+    keeping = asyncio.create_task(confirmed.run(worker, stopping))
+    lane = LaneChannel(
+        "interactive", await worker.channel(), confirmed, lambda delivery, origin: held.put_nowait(delivery)
+    )
+    await lane.consume(QUEUE, 10)
+    yield Bench(lane, caller, held, replies, address, worker, stopping)
+    stopping.set()
+    await worker.close()
+    await client.close()
+    await within(keeping)
+
+
+async def test_an_answer_is_a_reply_and_an_ack(bench: Bench) -> None:
+    bench.ask("a")
+    bench.settle(await bench.next(), SUCCESS)
+    assert await bench.reply() == ("a", b"yes", None)
+    assert bench.lane.held == 0
+    assert await bench.left() == 0
+
+
+async def test_an_error_carries_its_code(bench: Bench) -> None:
+    bench.ask("a")
+    bench.settle(await bench.next(), Answer(Outcome.INVALID, b"no", "invalid", "No."))
+    assert await bench.reply() == ("a", b"no", {"status": "invalid"})
+
+
+async def test_nobody_hears_of_the_cancelled_and_they_are_gone(bench: Bench) -> None:
+    bench.ask("a")
+    bench.ask("b")
+    bench.settle(await bench.next(), CANCELLED)
+    bench.settle(await bench.next(), SUCCESS)
+    assert (await bench.reply())[0] == "b"
+    assert await bench.left() == 0
+
+
+async def test_the_returned_come_again_as_redelivered(bench: Bench) -> None:
+    bench.ask("a")
+    bench.settle(await bench.next(), RETURNED)
+    again = await bench.next()
+    assert (again.body, again.redelivered) == (b"a", True)
+
+
+async def test_an_answered_request_never_waits_unacked_behind_a_slow_one(bench: Bench) -> None:
+    for name in "abc":
+        bench.ask(name)
+    await bench.next()
+    for _ in range(2):
+        bench.settle(await bench.next(), SUCCESS)
+        await bench.reply()
+    assert bench.lane.held == 1
+    assert await bench.left() == 1
+
+
+async def test_the_dead_are_kept_before_the_caller_hears_of_it(bench: Bench) -> None:
+    await bench.caller.declare_exchange(DEAD_LETTER_EXCHANGE, "fanout")
+    kept: asyncio.Queue[Delivery] = asyncio.Queue()
+    queue = await bench.caller.declare_queue("kept", exclusive=True)
+    await bench.caller.bind_queue(queue, DEAD_LETTER_EXCHANGE)
+    await bench.caller.consume(queue, kept.put_nowait, no_ack=True)
+    bench.ask("a")
+    bench.settle(await bench.next(), DEAD)
+    assert await bench.reply() == ("a", DEAD.body, {"status": "dead"})
+    letter = await within(kept.get())
+    assert letter.properties.headers == {"reason": "model_process_died", "attempts": 3, "error": "It died."}
+    assert await bench.left() == 0
+
+
+async def test_the_dead_that_cannot_be_kept_come_again(bench: Bench) -> None:
+    bench.ask("a")  # there is no dead-letter exchange: the broker closes the confirm channel
+    bench.settle(await bench.next(), DEAD)
+    assert (await bench.next()).redelivered
+    assert bench.replies.empty()
+
+
+async def test_retiring_gives_back_what_is_not_finished_in_time(bench: Bench) -> None:
+    bench.ask("a")
+    await bench.next()
+    assert await bench.left() == 1
+
+
+async def test_retiring_waits_for_what_is_held(bench: Bench) -> None:
+    bench.ask("a")
+    delivery = await bench.next()
+    retiring = asyncio.create_task(bench.lane.retire(60))
+    asyncio.get_running_loop().call_soon(bench.settle, delivery, SUCCESS)
+    await within(retiring)
+    assert await bench.caller.purge_queue(QUEUE) == 0
+
+
+async def test_after_the_channel_is_gone_nothing_is_settled(bench: Bench) -> None:
+    bench.ask("a")
+    delivery = await bench.next()
+    bench.worker.abort()
+    await within(bench.lane.ended.wait())
+    bench.settle(delivery, SUCCESS)
+    assert (bench.lane.open, bench.lane.held) == (False, 0)
+
+
+async def test_a_queue_that_is_deleted_ends_the_lane(bench: Bench) -> None:
+    await bench.caller.delete_queue(QUEUE)
+    await within(bench.lane.ended.wait())
+    assert bench.lane.open
+
+
+async def test_a_publish_without_a_channel_is_lost_once() -> None:
+    told: list[Settled] = []
+    ConfirmedPublisher().publish("", "q", Properties(), b"", told.append)
+    assert told == [Settled.LOST]
+
+
+@pytest.fixture
+async def control_bench(
+    bench: Bench,
+) -> AsyncIterator[tuple[Bench, list[tuple[str, str]], Control, Callable[..., None]]]:
+    """The control queue, what was withdrawn, and a way to publish to its exchange, all connected."""
+    await bench.caller.declare_exchange(CONTROL_EXCHANGE, "fanout")
+    withdrawn: list[tuple[str, str]] = []
+    heard = asyncio.Event()
+
+    def cancel(reply_to: str, correlation_id: str) -> None:
+        withdrawn.append((reply_to, correlation_id))
+        heard.set()
+
+    events: list[Event] = []
+    listening = Control("ml-worker.r.w", lambda: WorkerReport("w", "r", ()), cancel, events.append)
+    running = asyncio.create_task(listening.run(bench.worker, bench.stopping))
+
+    def publish(body: bytes, **properties: str) -> None:
+        bench.caller.publish(CONTROL_EXCHANGE, "", Properties(**properties), body)  # type: ignore[arg-type]
+
+    # The queue is bound once a hello is answered; until then the exchange drops what it is given.
+    async with asyncio.timeout(20):
+        while bench.replies.empty():
+            publish(control.encode(Hello("g")), type=HELLO_TYPE, reply_to=bench.address)
+            await asyncio.sleep(0.02)
+    yield bench, withdrawn, listening, publish
+    bench.stopping.set()
+    await bench.worker.close()
+    await within(running)
+    assert events == []
+
+
+async def until_answered(bench: Bench, publish: Callable[..., None]) -> Delivery:
+    """The answer to one more hello; those before it are dropped."""
+    publish(control.encode(Hello("g")), type=HELLO_TYPE, reply_to=bench.address, correlation_id="last")
+    async with asyncio.timeout(20):
+        while (delivery := await bench.replies.get()).properties.correlation_id != "last":
+            pass
+    return delivery
+
+
+async def test_hello_is_answered_to_its_address(control_bench) -> None:
+    bench, _, _, publish = control_bench
+    delivery = await until_answered(bench, publish)
+    assert delivery.properties.type == HELLO_TYPE
+    assert control.decode_report(delivery.body) == WorkerReport("w", "r", ())
+
+
+async def test_garbage_and_forged_addresses_are_passed_over(control_bench) -> None:
+    bench, withdrawn, _, publish = control_bench
+    for properties in ({}, {"type": "odd"}, {"type": HELLO_TYPE}, {"type": HELLO_TYPE, "reply_to": QUEUE}):
+        publish(b"\xff", **properties)
+    publish(b"", type=CANCEL_TYPE, reply_to=bench.address)
+    publish(b"", type=CANCEL_TYPE, reply_to=bench.address, correlation_id="c")
+    await until_answered(bench, publish)
+    assert withdrawn == [(bench.address, "c")]
+    assert await bench.left() == 0
+
+
+async def test_a_change_is_pushed_once_to_the_gateways_heard_of(control_bench) -> None:
+    bench, _, listening, publish = control_bench
+    await until_answered(bench, publish)
+    for _ in range(3):
+        listening.push_soon()
+    pushed = await within(bench.replies.get())
+    assert pushed.properties.correlation_id is None
+    assert control.decode_report(pushed.body) == WorkerReport("w", "r", ())
+    await until_answered(bench, publish)
+    assert bench.replies.empty()
