@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import msgspec
 
@@ -68,18 +68,19 @@ class ConnectionOptions(msgspec.Struct, frozen=True):
 
 def options_from_url(url: str, *, name: str = "", ca_file: str = "") -> ConnectionOptions:
     """`amqp[s]://user:password@host[:port][,host[:port]…][/vhost]`, with percent-encoded parts. Raises ConfigError."""
-    parts = urlsplit(url)
-    if parts.scheme not in ("amqp", "amqps"):
+    scheme, _, rest = url.partition("://")  # urlsplit knows one host only, and refuses a list with [::1] in it
+    if scheme not in ("amqp", "amqps"):
         raise ConfigError("An AMQP URL begins with amqp:// or amqps://.")
-    if parts.query or parts.fragment:
+    if "?" in rest or "#" in rest:
         raise ConfigError("An AMQP URL ends with the virtual host; this client takes no parameters behind it.")
-    login, _, hosts = parts.netloc.rpartition("@")
+    authority, _, vhost = rest.partition("/")
+    login, _, hosts = authority.rpartition("@")
     user, _, password = login.partition(":")
-    tls = TlsOptions(ca_file) if parts.scheme == "amqps" else None
+    tls = TlsOptions(ca_file) if scheme == "amqps" else None
     credentials = Credentials(unquote(user), unquote(password))
     return ConnectionOptions(
         endpoints=tuple(_endpoint(host, tls) for host in hosts.split(",")),
-        vhost=unquote(parts.path[1:]) or "/",
+        vhost=unquote(vhost) or "/",
         credentials=lambda: credentials,
         name=name,
     )

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from modelmq.amqp.tables import as_time, decode_table, encode_table
+from modelmq.amqp.tables import as_time, decode_table, encode_table, encode_time
 from modelmq.errors import ProtocolViolation
 
 CONTENT_TYPE, CONTENT_ENCODING, HEADERS, DELIVERY_MODE = 1 << 15, 1 << 14, 1 << 13, 1 << 12
@@ -80,7 +80,7 @@ def encode_properties(properties: Properties) -> bytes:  # noqa: PLR0912 - a loo
         parts.append(_short(text))
     if properties.timestamp is not None:
         flags |= TIMESTAMP
-        parts.append(_U64.pack(int(properties.timestamp.timestamp())))
+        parts.append(encode_time(properties.timestamp))
     if (text := properties.type) is not None:
         flags |= TYPE
         parts.append(_short(text))

@@ -37,6 +37,8 @@ def encode_table(table: Mapping[str, Any]) -> bytes:
     """The table with its length in front. ValueError or TypeError for what AMQP cannot hold, as in any codec."""
     parts: list[bytes] = []
     for name, value in table.items():
+        if not isinstance(name, str):
+            raise TypeError(f"A key of an AMQP table is a text, not {name!r}.")
         key = name.encode("utf-8", "surrogateescape")
         if len(key) > 255:
             raise ValueError(f"The key {name[:40]!r}… of a table has more than 255 bytes.")
@@ -65,8 +67,12 @@ def _encode_text(value: str) -> bytes:
     return _TAGGED_LENGTH.pack(b"S", len(data)) + data
 
 
-def _encode_time(value: datetime) -> bytes:
-    return b"T" + _U64.pack(int(value.timestamp()))
+def encode_time(value: datetime) -> bytes:
+    """Whole seconds since 1970. ValueError for what was before."""
+    seconds = int(value.timestamp())
+    if seconds < 0:
+        raise ValueError(f"The time {value} is before 1970; AMQP cannot carry it.")
+    return _U64.pack(seconds)
 
 
 def _encode_decimal(value: Decimal) -> bytes:
@@ -92,7 +98,7 @@ _ENCODERS: dict[type, Callable[[Any], bytes]] = {
     bytes: lambda value: _TAGGED_LENGTH.pack(b"x", len(value)) + value,
     bytearray: lambda value: _TAGGED_LENGTH.pack(b"x", len(value)) + bytes(value),
     type(None): lambda _: b"V",
-    datetime: _encode_time,
+    datetime: lambda value: b"T" + encode_time(value),
     Decimal: _encode_decimal,
     list: _encode_list,
     tuple: _encode_list,
