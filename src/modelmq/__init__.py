@@ -1,3 +1,19 @@
 """ModelMQ serves machine-learning models as decoupled microservices over RabbitMQ."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from modelmq.client import Client
+
+__all__ = ["Client"]
+
+
+def __getattr__(name: str) -> object:
+    """The client is loaded when it is first asked for: services and the command line do without numpy's start."""
+    if name == "Client":
+        from modelmq.client import Client  # noqa: PLC0415
+
+        return Client
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,0 +1,318 @@
+"""One connection of the requester: publishes requests, and turns confirms, returns, replies and losses into results.
+
+Between `requester` and `modelmq.amqp`. Everything on the path of a request is synchronous: one publish, one future
+that the reader resolves; what became of whom is decided by the table in `pending`, and one timer asks it. Knows no
+models and no sentences.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Callable
+from functools import partial
+from math import inf
+
+import msgspec
+
+from modelmq.amqp import Channel, Connection, ConnectionOptions, Delivery, Link, Properties, Settled
+from modelmq.client import request as said
+from modelmq.client.pending import Entry, Pending
+from modelmq.client.request import Request
+from modelmq.errors import BrokerError, ChannelClosed, InvalidRequest, RequestError, Unavailable
+from modelmq.events import Emit, ReplyUnmatched
+from modelmq.messages import CONTROL_EXCHANGE, DIRECT_REPLY_TO, HELLO_TYPE, MODEL_EXCHANGE
+
+_ACKED, _NACKED, _RETURNED = Settled.ACKED, Settled.NACKED, Settled.RETURNED
+_TIMER_GRAIN_S = 0.005
+"""Deadlines closer to one another than this are looked at together."""
+_REOPEN_S = (0.1, 5.0)
+"""First and longest pause before a channel is opened again."""
+_NOT_FOUND, _FORBIDDEN = 404, 403
+
+
+class Rules(msgspec.Struct, frozen=True):
+    """What all shards of a requester share."""
+
+    options: ConnectionOptions
+    service: str
+    emit: Emit
+    confirm_timeout_s: float
+    max_in_flight: int
+    sends_cancels: bool
+    on_report: Callable[[bytes], None] | None
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """What the table keeps for the shell: the question, where it goes, and who waits."""
+
+    request: Request
+    key: str
+    answer: asyncio.Future[bytes]
+
+
+class Shard:
+    """One connection with one channel, over the life of many of both."""
+
+    def __init__(self, rules: Rules) -> None:
+        self._rules = rules
+        self._pending: Pending[Asked] = Pending(rules.confirm_timeout_s)
+        self._link = Link(rules.options, self._set_up, service=rules.service, emit=rules.emit)
+        self._loop = asyncio.get_running_loop()
+        self._channel: Channel | None = None
+        self._refusal: ChannelClosed | None = None
+        self._reopen_s = _REOPEN_S[0]
+        self._stopped = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = inf
+        self._reopening: asyncio.Task[None] | None = None
+        self._draining: asyncio.Task[None] | None = None
+
+    def __len__(self) -> int:
+        return len(self._pending)
+
+    async def start(self) -> None:
+        """Begin to connect."""
+        await self._link.start()
+
+    async def up(self) -> None:
+        """Wait until the connection is ready to publish."""
+        await self._link.up()
+
+    async def stop(self) -> None:
+        """Close; what waits ends as unavailable."""
+        self._stopped = True
+        self._fail_all(said.unavailable("This client was closed while the request waited"))
+        if self._timer is not None:
+            self._timer.cancel()
+        tasks = [task for task in (self._reopening, self._draining) if task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._link.stop()
+
+    def problem(self) -> str:
+        """Why nothing can be sent now; empty when it can."""
+        if self._stopped:
+            return "This client is closed"
+        if self._refusal is not None:
+            return said.refusal(self._refusal)
+        if self._channel is None:
+            return f"There is no connection to RabbitMQ ({self._link.problem.rstrip('.')})"
+        if self._channel.connection.blocked:
+            return "RabbitMQ takes no requests now, because it is short of memory or disk"
+        return ""
+
+    def ask(self, id_: str, asked: Asked) -> Entry[Asked]:
+        """Send, or keep until there is a connection; the answer comes in `asked.answer`. Raises RequestError."""
+        request = asked.request
+        left_s = request.deadline_unix_s - time.time()
+        if left_s <= 0:
+            raise said.expired(request)
+        channel = self._channel
+        if self._stopped or self._refusal is not None or (channel is not None and channel.connection.blocked):
+            raise said.unavailable(self.problem())
+        if len(request.body) > said.LARGEST_BODY_BYTES:
+            raise said.too_large(request)
+        if len(self._pending) >= self._rules.max_in_flight:
+            raise said.too_many(request, self._rules.max_in_flight)
+        now = self._loop.time()
+        entry = self._pending.add(id_, asked, now + left_s, now, idempotent=request.idempotent)
+        if channel is not None:
+            self._send(channel, entry, now)
+        look_at = entry.deadline_s if entry.deadline_s < entry.give_up_s else entry.give_up_s
+        if look_at < self._timer_at:
+            self._look_at(look_at)
+        return entry
+
+    def withdraw(self, entry: Entry[Asked]) -> None:
+        """Nobody waits for it any more."""
+        answer = entry.payload.answer
+        if answer.done() and not answer.cancelled():
+            answer.exception()  # asked for, so that asyncio does not report it as lost
+        was_sent = entry.state != "unsent"
+        if self._pending.end(entry) and was_sent:
+            self._cancel(entry)
+
+    def say(self, properties: Properties, body: bytes) -> bool:
+        """Publish to the control exchange with this channel's reply address; False when that cannot be done now."""
+        channel = self._channel
+        if channel is None or channel.connection.blocked or not channel.connection.writable:
+            return False
+        try:
+            channel.publish(CONTROL_EXCHANGE, "", properties, body)
+        except BrokerError:
+            return False
+        return True
+
+    # The way out.
+
+    def _send(self, channel: Channel, entry: Entry[Asked], now: float) -> None:
+        """Publish, unless the connection has more to write than it should hold; then it stays unsent for a while."""
+        if not channel.connection.writable:
+            self._send_when_writable(channel)
+            return
+        asked = entry.payload
+        properties = said.properties_of(asked.request, entry.id, time.time())
+        try:
+            channel.publish(
+                MODEL_EXCHANGE,
+                asked.key,
+                properties,
+                asked.request.body,
+                mandatory=True,
+                on_settled=partial(self._on_settled, entry),
+            )
+        except BrokerError:
+            return  # the channel's end is told by itself, and decides what becomes of everything unsent
+        except (ValueError, TypeError) as error:
+            self._finish(entry, said.unsendable(asked.request, error))
+            return
+        self._pending.sent(entry, now)
+
+    def _send_unsent(self) -> None:
+        channel = self._channel
+        if channel is None:
+            return
+        now = self._loop.time()
+        for entry in self._pending.unsent():
+            self._send(channel, entry, now)
+            if not channel.connection.writable:
+                self._send_when_writable(channel)
+                return
+
+    def _send_when_writable(self, channel: Channel) -> None:
+        async def wait() -> None:
+            with contextlib.suppress(BrokerError):
+                await channel.connection.drain()
+            self._draining = None
+            self._send_unsent()
+
+        if self._draining is None:
+            self._draining = asyncio.create_task(wait())
+
+    def _cancel(self, entry: Entry[Asked]) -> None:
+        if self._rules.sends_cancels:
+            self.say(said.cancel_of(entry.id), b"")
+
+    # What the broker tells.
+
+    def _on_settled(self, entry: Entry[Asked], settled: Settled) -> None:
+        if settled is _ACKED:
+            self._pending.confirmed(entry)
+            self._reopen_s = _REOPEN_S[0]
+        elif settled is _NACKED:
+            self._finish(entry, said.refused(entry.payload.request))
+        elif settled is _RETURNED:
+            self._finish(entry, said.returned(entry.payload.request))
+        # A loss is told once for all of them, by the end of the channel: replies are lost with it as well.
+
+    def _on_reply(self, delivery: Delivery) -> None:
+        try:
+            properties = delivery.properties
+        except BrokerError:
+            properties = Properties()
+        if properties.type == HELLO_TYPE:
+            self._on_hello(delivery.body)
+            return
+        entry = self._pending.answered(properties.correlation_id)
+        if entry is None:
+            self._rules.emit(ReplyUnmatched(self._rules.service, properties.correlation_id or ""))
+            return
+        answer = entry.payload.answer
+        if answer.done():  # cancelled a moment ago
+            return
+        error = said.reply_error(properties, delivery)
+        if error is None:
+            answer.set_result(delivery.body)
+        else:
+            answer.set_exception(error)
+
+    def _on_hello(self, body: bytes) -> None:
+        if self._rules.on_report is not None:
+            with contextlib.suppress(InvalidRequest):
+                self._rules.on_report(body)
+
+    def _finish(self, entry: Entry[Asked], error: RequestError) -> None:
+        if self._pending.end(entry):
+            _fail(entry, error)
+
+    def _fail_all(self, error: Unavailable) -> None:
+        for entry in self._pending:
+            self._finish(entry, Unavailable(error.message, retry_after_s=error.retry_after_s))
+
+    # Time.
+
+    def _look_at(self, at: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_at = at
+        self._timer = self._loop.call_at(at, self._look)
+
+    def _look(self) -> None:
+        now = self._loop.time()
+        self._timer, self._timer_at = None, inf
+        unconfirmed = f"RabbitMQ did not confirm the request within {self._rules.confirm_timeout_s:g} s"
+        for entry, verdict in self._pending.due(now):
+            expired = verdict == "expired"
+            problem = said.unavailable(self.problem() or unconfirmed)
+            _fail(entry, said.expired(entry.payload.request) if expired else problem)
+            if verdict != "unsent":
+                self._cancel(entry)
+        next_at = self._pending.next_at()
+        if next_at is not None and not self._stopped:
+            self._look_at(max(next_at, now + _TIMER_GRAIN_S))
+
+    # The life of the channel.
+
+    async def _set_up(self, connection: Connection) -> None:
+        channel = await connection.channel()
+        await channel.confirm_select()
+        await channel.consume(DIRECT_REPLY_TO, self._on_reply, no_ack=True)
+        if self._stopped:
+            return
+        channel.closed.add_done_callback(partial(self._on_closed, connection, channel))
+        self._channel = channel
+        self._refusal = None
+        self._send_unsent()
+
+    def _on_closed(self, connection: Connection, channel: Channel, closed: asyncio.Future[BrokerError | None]) -> None:
+        if self._stopped or channel is not self._channel:
+            return
+        self._channel = None
+        error = closed.result()
+        if isinstance(error, ChannelClosed) and error.reply_code in (_NOT_FOUND, _FORBIDDEN):
+            self._refusal = error
+            self._fail_all(said.unavailable(said.refusal(error)))
+        else:
+            self._give_back_lost()
+        if not connection.closed.done():
+            self._reopening = asyncio.create_task(self._reopen(connection))
+
+    def _give_back_lost(self) -> None:
+        now = self._loop.time()
+        for entry in self._pending.lost(now):
+            _fail(entry, said.unavailable("The connection to RabbitMQ was lost while the request was under way"))
+        next_at = self._pending.next_at()
+        if next_at is not None and next_at < self._timer_at:
+            self._look_at(next_at)
+
+    async def _reopen(self, connection: Connection) -> None:
+        """A channel again on a connection that lives; when it ends, the link makes another."""
+        while not connection.closed.done():
+            pause_s = self._reopen_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+            self._reopen_s = min(self._reopen_s * 2, _REOPEN_S[1])
+            await asyncio.sleep(pause_s)
+            try:
+                await self._set_up(connection)
+            except BrokerError:
+                continue
+            return
+
+
+def _fail(entry: Entry[Asked], error: RequestError) -> None:
+    answer = entry.payload.answer
+    if not answer.done():
+        answer.set_exception(error)

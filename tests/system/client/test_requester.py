@@ -1,0 +1,265 @@
+"""The requester on a real broker: answers, refusals, silence and withdrawal."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import msgspec
+import pytest
+
+from modelmq import control
+from modelmq.amqp import Delivery, Properties
+from modelmq.control import WorkerReport
+from modelmq.errors import (
+    Expired,
+    InvalidRequest,
+    ModelFailed,
+    NotFound,
+    Overloaded,
+    TooLarge,
+    Unavailable,
+)
+from modelmq.events import ReplyUnmatched
+from modelmq.protocol import encode_error
+
+pytestmark = pytest.mark.broker
+
+
+async def test_a_question_is_answered_and_is_the_message_of_the_contract(broker: Any, asking: Any) -> None:
+    await broker.provision(queue_type="quorum")
+    await broker.echo()
+    asker = await asking()
+    before = time.time()
+    assert await asker.ask(b'{"a":1}', timeout_s=10, headers={"traceparent": "00-ab"}) == b'{"a":1}'
+    properties = broker.requests.items[0].properties
+    assert properties.content_type == "application/json"
+    assert properties.delivery_mode == 2
+    assert properties.message_id == properties.correlation_id
+    assert properties.reply_to.startswith("amq.rabbitmq.reply-to.")
+    assert properties.headers["traceparent"] == "00-ab"
+    assert before + 10 <= properties.headers["deadline"] / 1000 + 0.001 <= time.time() + 10.001
+    assert 14_000 <= int(properties.expiration) <= 15_000
+    assert asker.requester.in_flight == 0
+    assert asker.requester.status() == (True, "connected to RabbitMQ")
+
+
+async def test_version_lane_and_ids_are_sent(broker: Any, asking: Any) -> None:
+    await broker.provision()
+    await broker.echo()
+    asker = await asking()
+    await asker.ask(version="1", message_id="request-7", content_type="application/json; charset=utf-8")
+    asked = broker.requests.items[0]
+    assert asked.routing_key == "echo.1"
+    assert asked.properties.message_id == "request-7"
+    assert asked.properties.content_type == "application/json; charset=utf-8"
+    with pytest.raises(NotFound, match="No model echo"):
+        await asker.ask(lane="bulk")
+
+
+async def test_ten_thousand_requests_get_each_its_own_answer(broker: Any, asking: Any) -> None:
+    await broker.provision()
+    await broker.echo()
+    asker = await asking(connections=2)
+    numbers = iter(range(10_000))
+
+    async def one_after_another() -> int:
+        answered = 0
+        for number in numbers:
+            assert await asker.ask(b"%d" % number) == b"%d" % number
+            answered += 1
+        return answered
+
+    assert sum(await asyncio.gather(*(one_after_another() for _ in range(256)))) == 10_000
+    assert asker.requester.in_flight == 0
+    assert asker.of(ReplyUnmatched) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [("invalid", InvalidRequest), ("failed", ModelFailed), ("news", ModelFailed)]
+)
+async def test_an_error_reply_is_its_error(broker: Any, asking: Any, status: str, error: type[Exception]) -> None:
+    await broker.provision()
+    await broker.echo(answering=False)
+    asker = await asking()
+    (task,) = asker.start(1)
+    (asked,) = await broker.requests.count(1)
+    broker.answer(asked, encode_error("because"), headers={"status": status})
+    with pytest.raises(error, match=r"^because$"):
+        await task
+
+
+async def test_a_model_without_a_queue_is_not_found_at_once(broker: Any, asking: Any) -> None:
+    await broker.provision()
+    asker = await asking()
+    with pytest.raises(NotFound, match="No model nobody"):
+        await asker.ask(model="nobody")
+    with pytest.raises(NotFound, match="No version 7 of echo"):
+        await asker.ask(version="7")
+    with pytest.raises(NotFound, match="no model's name"):
+        await asker.ask(model="a.b")
+
+
+async def test_a_full_queue_is_overloaded_at_once(broker: Any, asking: Any, results_of: Any) -> None:
+    await broker.provision(arguments={"x-max-length": 2, "x-overflow": "reject-publish"})
+    asker = await asking()
+    results = await results_of(asker.start(20, timeout_s=1.5))
+    refused = [result for result in results if isinstance(result, Overloaded)]
+    assert len(refused) >= 10
+    assert all(error.retry_after_s and "full" in error.message for error in refused)
+    assert all(isinstance(result, Overloaded | Expired) for result in results)
+
+
+async def test_the_deadline_ends_it_and_withdraws_it(broker: Any, asking: Any) -> None:
+    await broker.provision()
+    await broker.watch_control()
+    await broker.echo(answering=False)
+    asker = await asking()
+    begun = time.monotonic()
+    with pytest.raises(Expired, match="Model echo"):
+        await asker.ask(timeout_s=0.2)
+    assert 0.19 <= time.monotonic() - begun < 1.0
+    await withdrawn(broker)
+    broker.answer(broker.requests.items[0], b"late")
+    await asker.events.until(lambda: asker.of(ReplyUnmatched))
+
+
+async def test_a_deadline_that_has_passed_sends_nothing(broker: Any, asking: Any) -> None:
+    await broker.provision()
+    await broker.echo()
+    asker = await asking()
+    with pytest.raises(Expired):
+        await asker.ask(b"late", timeout_s=-1)
+    assert await asker.ask(b"on time") == b"on time"
+    assert [each.body for each in broker.requests.items] == [b"on time"]
+
+
+async def test_cancelling_the_task_withdraws_the_request(broker: Any, asking: Any) -> None:
+    await broker.provision()
+    await broker.watch_control()
+    await broker.echo(answering=False)
+    asker = await asking()
+    (task,) = asker.start(1)
+    await broker.requests.count(1)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert asker.requester.in_flight == 0
+    await withdrawn(broker)
+
+
+async def withdrawn(broker: Any) -> None:
+    """The first control message is a cancel of the first request: same address, same id."""
+    (cancel,) = await broker.control.count(1)
+    asked = broker.requests.items[0].properties
+    told = cancel.properties
+    assert (told.type, told.reply_to, told.correlation_id) == ("cancel", asked.reply_to, asked.correlation_id)
+
+
+async def test_without_the_right_to_cancel_none_is_sent(broker: Any, asking: Any) -> None:
+    await broker.provision()
+    await broker.watch_control()
+    await broker.echo(answering=False)
+    asker = await asking(sends_cancels=False)
+    with pytest.raises(Expired):
+        await asker.ask(timeout_s=0.05)
+    assert asker.requester.say_hello("the next control message")
+    (message,) = await broker.control.count(1)
+    assert message.properties.type == "hello"
+
+
+async def test_a_second_reply_is_told_and_dropped(broker: Any, asking: Any) -> None:
+    await broker.provision()
+    await broker.echo(answering=False)
+    asker = await asking()
+    (task,) = asker.start(1)
+    (asked,) = await broker.requests.count(1)
+    broker.answer(asked, b"first")
+    broker.answer(asked, b"second")
+    broker.answer(asked, b"stranger", correlation_id=None)
+    assert await task == b"first"
+    await asker.events.until(lambda: len(asker.of(ReplyUnmatched)) == 2)
+    ids = [event.correlation_id for event in asker.of(ReplyUnmatched)]
+    assert ids == [asked.properties.correlation_id, ""]
+
+
+async def test_workers_answer_hello(broker: Any, asking: Any) -> None:
+    await broker.provision()
+    await broker.watch_control()
+    asker = await asking()
+    assert asker.requester.say_hello("gateway-1")
+    (hello,) = await broker.control.count(1)
+    assert control.decode_hello(hello.body).gateway == "gateway-1"
+    report = WorkerReport("worker-1", "default", ())
+    broker.answer(hello, control.encode(report), type="hello")
+    (body,) = await asker.reports.count(1)
+    assert control.decode_report(body) == report
+
+
+async def test_a_reply_comes_before_its_confirm_and_is_enough(broker: Any, asking: Any) -> None:
+    """A quorum queue with a fast worker answers before the broker confirms, now and then; nobody may notice."""
+    await broker.provision(queue_type="quorum")
+    await broker.echo()
+    asker = await asking(confirm_timeout_s=0.5)
+    for number in range(300):
+        assert await asker.ask(b"%d" % number) == b"%d" % number
+
+
+async def test_what_amqp_cannot_carry_is_invalid_and_harms_nobody(broker: Any, asking: Any) -> None:
+    await broker.provision()
+    await broker.echo()
+    asker = await asking()
+    with pytest.raises(InvalidRequest, match="cannot be made a message"):
+        await asker.ask(message_id="x" * 256)
+    with pytest.raises(TooLarge):
+        await asker.ask(bytes(16 * 1024 * 1024 + 1))
+    assert await asker.ask(b"fine") == b"fine"
+    assert asker.requester.in_flight == 0
+
+
+async def test_a_reply_over_the_limit_is_a_failure(broker: Any, asking: Any, vhost: Any) -> None:
+    await broker.provision()
+    await broker.echo(answering=False)
+    asker = await asking(options=msgspec.structs.replace(vhost.options(), max_body_bytes=1000))
+    (task,) = asker.start(1)
+    (asked,) = await broker.requests.count(1)
+    broker.answer(asked, bytes(1001))
+    with pytest.raises(ModelFailed, match="1001 bytes"):
+        await task
+
+
+async def test_large_bodies_pass_while_the_network_is_slow(broker: Any, asking: Any) -> None:
+    """More than the connection should hold at a time: what does not fit is sent as soon as it does."""
+    await broker.provision()
+    await broker.echo()
+    asker = await asking()
+    bodies = [bytes([number]) * 2_000_000 for number in range(20)]
+    answers = await asyncio.gather(*(asker.ask(body) for body in bodies))
+    assert answers == bodies
+
+
+async def test_a_status_that_is_no_word_is_a_failure(broker: Any, asking: Any) -> None:
+    await broker.provision()
+    await broker.echo(answering=False)
+    asker = await asking()
+    (task,) = asker.start(1)
+    (asked,) = await broker.requests.count(1)
+    properties = Properties(correlation_id=asked.properties.correlation_id, headers={"status": 7})
+    broker.channel.publish("", asked.properties.reply_to, properties, b"\xff\x00")
+    with pytest.raises(ModelFailed):
+        await task
+
+
+async def test_stopping_answers_everybody(broker: Any, asking: Any, results_of: Any) -> None:
+    await broker.provision()
+    await broker.echo(answering=False)
+    asker = await asking()
+    tasks = asker.start(50)
+    deliveries: list[Delivery] = await broker.requests.count(50)
+    assert len(deliveries) == 50
+    await asker.requester.stop()
+    assert all(isinstance(result, Unavailable) for result in await results_of(tasks))
+    with pytest.raises(Unavailable, match="closed"):
+        await asker.ask()
+    assert asker.requester.status()[0] is False
