@@ -17,6 +17,8 @@ from modelmq.amqp.wire import SMALLEST_FRAME_MAX
 from modelmq.errors import AccessRefused, ConnectFailed, ProtocolViolation
 
 _NO_LIMIT = 0
+_MOST_CHANNELS = 65_535
+"""What 16 bits can count, where neither side sets a limit."""
 _REFUSED = (403, 530)
 """access-refused, not-allowed: wrong user, password or virtual host."""
 _MECHANISM = "PLAIN"
@@ -57,7 +59,7 @@ class Handshake:
 
     def _tune(self, tune: commands.Connection.Tune) -> list[Method]:
         options = self._options
-        self.channel_max = _lower(tune.channel_max, options.channel_max)
+        self.channel_max = _lower(tune.channel_max, options.channel_max) or _MOST_CHANNELS
         self.frame_max = _lower(tune.frame_max, options.frame_max)
         if self.frame_max < SMALLEST_FRAME_MAX:
             raise ProtocolViolation(f"The broker takes frames of {self.frame_max} bytes, fewer than AMQP allows.")

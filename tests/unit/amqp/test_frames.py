@@ -44,7 +44,7 @@ def test_the_pieces_are_the_body() -> None:
 
 def test_properties_larger_than_a_frame_are_refused() -> None:
     frames.content(3, b"x" * 80, b"", frame_max=100)
-    with pytest.raises(ValueError, match="81 bytes|93 bytes"):
+    with pytest.raises(ValueError, match="have 93 bytes"):
         frames.content(3, b"x" * 81, b"", frame_max=100)
 
 
