@@ -31,6 +31,8 @@ class ModelReport(msgspec.Struct, frozen=True):
     pending: int = 0
     """Requests this worker holds for the model."""
     completed_per_s: float = 0.0
+    routing_key: str = ""
+    """The key that reaches the model beside its name; empty where there is none."""
 
 
 class WorkerReport(msgspec.Struct, frozen=True):

@@ -1,23 +1,19 @@
-"""Serves an ASGI application inside a loop that is already running.
+"""Serves an ASGI application inside a loop that is already running, on the project's own HTTP server.
 
-uvicorn with httptools; signals, logs and lifetime belong to the service. Used for a worker's health port.
+Used for a worker's health port; `as_handler` also lets the gateway mount such an application beside its API. Carries
+whole bodies only, which is all that the health pages need.
 """
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import socket
 from collections.abc import AsyncIterator
+from urllib.parse import unquote
 
-import uvicorn
+from modelmq.http import Handler, HttpRequest, HttpResponse, HttpServer, Limits
+from modelmq.observe.health import Asgi, Message
 
-from modelmq.errors import ConfigError
-from modelmq.observe.health import Asgi
-
-_MOST_CONNECTIONS = 64
-_BACKLOG = 128
-_CLOSE_S = 2
+_LIMITS = Limits(max_body_bytes=65_536, max_buffered_bytes=1_048_576, max_connections=64, idle_s=15.0, backlog=128)
 
 
 @contextlib.asynccontextmanager
@@ -26,48 +22,44 @@ async def serve_http(app: Asgi, host: str, port: int, *, setting: str = "worker.
 
     Raises ConfigError, naming `setting`, when the address cannot be listened on.
     """
-    listener = _listen(host, port, setting)
-    config = uvicorn.Config(
-        app,
-        http="httptools",
-        ws="none",
-        loop="none",
-        lifespan="off",
-        log_config=None,
-        log_level="critical",  # uvicorn's own words are not lines of our log
-        access_log=False,
-        server_header=False,
-        limit_concurrency=_MOST_CONNECTIONS,
-        timeout_graceful_shutdown=_CLOSE_S,
-    )
-    config.load()
-    server = uvicorn.Server(config)
-    # The three parts of Server.serve without the fourth, which takes over the process's signal handlers.
-    server.lifespan = config.lifespan_class(config)
-    await server.startup(sockets=[listener])
-    ticking = asyncio.create_task(server.main_loop())
+    server = HttpServer(as_handler(app), _LIMITS)
+    bound = await server.start(host, port, setting)
     try:
-        yield listener.getsockname()[1]
+        yield bound
     finally:
-        server.should_exit = True
-        await ticking
-        await server.shutdown(sockets=[listener])
+        await server.close()
 
 
-def _listen(host: str, port: int, setting: str) -> socket.socket:
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise ConfigError(f"{setting}: {host} is no address to listen on: {error.strerror}.") from error
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(_BACKLOG)
-    except OSError as error:
-        listener.close()
-        raise ConfigError(f"{setting}: {host}:{port} cannot be listened on: {error.strerror}.") from error
-    listener.setblocking(False)
-    return listener
+def as_handler(app: Asgi) -> Handler:
+    """The application as a handler of the HTTP server."""
+
+    async def handle(request: HttpRequest) -> HttpResponse:
+        raw_path, _, query = request.target.partition(b"?")
+        scope: Message = {
+            "type": "http",
+            # The server leaves out the body itself, and must know its length.
+            "method": "GET" if request.method == "HEAD" else request.method,
+            "path": unquote(raw_path.decode("latin-1")),
+            "query_string": query,
+            "headers": list(request.headers.items()),
+        }
+        response = HttpResponse(500, b"")
+        chunks: list[bytes] = []
+
+        async def receive() -> Message:
+            return {"type": "http.request", "body": request.body, "more_body": False}
+
+        async def send(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                response.status = message["status"]
+                fields = [(name.decode(), value.decode()) for name, value in message["headers"]]
+                response.content_type = dict(fields).get("content-type", response.content_type)
+                response.headers = tuple(each for each in fields if each[0] not in ("content-type", "content-length"))
+            else:
+                chunks.append(message.get("body", b""))
+
+        await app(scope, receive, send)
+        response.body = b"".join(chunks)
+        return response
+
+    return handle

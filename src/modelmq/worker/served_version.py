@@ -110,6 +110,7 @@ class ServedVersion:
             metadata=ModelMetadata(source.name, source.version, self.signature, source.batch) if known else None,
             pending=len(self._batcher) + self._running,
             completed_per_s=self._rate.per_s(now),
+            routing_key=source.settings.routing_key or "",
         )
 
     def add(self, item: WorkItem) -> None:

@@ -1,0 +1,70 @@
+"""Which requests are accepted, and until when their callers wait. Pure.
+
+Stands between the route and the message. The broker's own refusals (unroutable, full queue) come later, and are not
+known here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from modelmq.errors import InvalidRequest, Overloaded, Unavailable
+from modelmq.settings import Settings
+
+TIMEOUT_HEADER = "Inference-Timeout-Ms"
+TIMEOUT_PARAMETER = "timeout"
+"""Of the protocol's parameters; microseconds, 0 means none."""
+_RETRY_AFTER_S = 1.0
+
+
+class Rules(msgspec.Struct, frozen=True):
+    """The bounds of one gateway."""
+
+    max_in_flight: int
+    default_timeout_s: float
+    max_timeout_s: float
+    """The broker clears a request that waits longer."""
+
+
+def rules_of(settings: Settings) -> Rules:
+    """As the settings say."""
+    gateway = settings.gateway
+    return Rules(gateway.max_in_flight, gateway.default_timeout_s, settings.topology.message_ttl_s)
+
+
+def admit(in_flight: int, why_not: str | None, rules: Rules) -> None:
+    """Raises Overloaded, or Unavailable with `why_not`, which is what the registry has against the model."""
+    if in_flight >= rules.max_in_flight:
+        raise Overloaded(
+            f"This gateway answers {rules.max_in_flight} requests already (gateway.max_in_flight); ask again later.",
+            retry_after_s=_RETRY_AFTER_S,
+        )
+    if why_not is not None:
+        raise Unavailable(why_not, retry_after_s=_RETRY_AFTER_S)
+
+
+def timeout_s(parameters: Mapping[str, object], header: bytes | None, rules: Rules) -> float:
+    """How long the caller waits: the shorter of parameter and header, or the default. Raises InvalidRequest."""
+    asked = []
+    if TIMEOUT_PARAMETER in parameters:
+        asked.append(_microseconds(parameters[TIMEOUT_PARAMETER]))
+    if header is not None:
+        asked.append(_milliseconds(header))
+    wanted = [seconds for seconds in asked if seconds > 0]
+    if not wanted:
+        return rules.default_timeout_s
+    return min(*wanted, rules.max_timeout_s)
+
+
+def _microseconds(value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise InvalidRequest(f'The parameter "{TIMEOUT_PARAMETER}" must be a whole number of microseconds, 0 or more.')
+    return min(value, 10**15) / 1e6
+
+
+def _milliseconds(header: bytes) -> float:
+    if not header.isdigit() or len(header) > 15:
+        raise InvalidRequest(f"The header {TIMEOUT_HEADER} must be a whole number of milliseconds, 0 or more.")
+    return int(header) / 1e3

@@ -1,0 +1,232 @@
+"""What the workers say they serve: per model and version one state, and what speaks against asking it.
+
+Fed by the answers to hello and by time; pure, `now` is an argument. A worker that is silent for three seconds is gone.
+A model that nobody serves stays open to requests for a grace time, so that a worker can be restarted under load.
+Two workers that disagree about a version's tensors close it: which answer a caller got would be chance.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from modelmq.control import GONE_AFTER_S, ModelReport, WorkerReport
+from modelmq.events import ModelSeen
+from modelmq.gateway.differences import difference
+from modelmq.metadata import ModelMetadata
+
+MOST_WORKERS = 1000
+MOST_MODELS = 4096
+_SERVING = frozenset({"ready", "draining"})
+"""A draining worker still answers what it holds."""
+CONFLICT = "conflict"
+_FIRST = ("ready", "loading", "draining", "failed")
+"""Of several states, none ready with metadata, the one that is told."""
+Key = tuple[str, str | None]
+
+
+class VersionView(msgspec.Struct, frozen=True):
+    """One version of a model, over all workers. `state` is that of a report, or `gone`, or `conflict`."""
+
+    name: str
+    version: str
+    state: str
+    reason: str = ""
+    metadata: ModelMetadata | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether it can be asked."""
+        return self.state == "ready"
+
+
+class _Worker(msgspec.Struct):
+    report: WorkerReport
+    heard_s: float
+
+
+class _Model(msgspec.Struct):
+    versions: dict[str, VersionView] = {}
+    served_s: float | None = None
+    """When somebody last said that it serves the model."""
+    alias: str = ""
+
+
+class Registry:
+    """All workers and models that this gateway knows of."""
+
+    def __init__(self, grace_s: float, now_s: float) -> None:
+        self._grace_s = grace_s
+        self._listening_since_s = now_s
+        self._workers: dict[str, _Worker] = {}
+        self._models: dict[str, _Model] = {}
+        self._aliases: dict[str, str] = {}
+        self.why_not: dict[Key, str] = {}
+        """What speaks against asking a model (version None: none in particular); looked up for every request."""
+
+    def heard(self, report: WorkerReport, now_s: float) -> list[ModelSeen]:
+        """A worker's answer; what changed by it."""
+        known = self._workers.get(report.worker)
+        if known is None and len(self._workers) >= MOST_WORKERS:
+            return []
+        self._workers[report.worker] = _Worker(report, now_s)
+        before = known.report.models if known is not None else ()
+        if _said(before) != _said(report.models):
+            return self._update({model.name for model in (*before, *report.models)}, now_s)
+        self._note_served(report, now_s)
+        return []
+
+    def tick(self, now_s: float) -> list[ModelSeen]:
+        """Time has passed; what changed by it."""
+        silent = [name for name, worker in self._workers.items() if now_s - worker.heard_s > GONE_AFTER_S]
+        names = {model.name for name in silent for model in self._workers.pop(name).report.models}
+        seen = self._update(names, now_s) if names else []
+        self._judge(now_s)
+        return seen
+
+    def listening(self, now_s: float) -> None:
+        """The broker is there (again): silence before this moment says nothing of the workers."""
+        self._listening_since_s = now_s
+        for worker in self._workers.values():
+            worker.heard_s = max(worker.heard_s, now_s)
+        self._judge(now_s)
+
+    def given_up(self, name: str, now_s: float) -> bool:
+        """Nobody has served this model for the grace time, known or not."""
+        model = self._models.get(self.name_of(name))
+        served_s = model.served_s if model is not None and model.served_s is not None else self._listening_since_s
+        return now_s - max(served_s, self._listening_since_s) >= self._grace_s
+
+    def name_of(self, name: str) -> str:
+        """The model's own name, where it has another routing key as well."""
+        return self._aliases.get(name, name)
+
+    def versions(self, name: str) -> tuple[str, ...]:
+        """All that are known, oldest first."""
+        model = self._models.get(self.name_of(name))
+        return tuple(sorted(model.versions, key=int)) if model is not None else ()
+
+    def find(self, name: str, version: str | None = None) -> VersionView | None:
+        """This version; of none in particular the newest that can be asked, else the newest."""
+        model = self._models.get(self.name_of(name))
+        if model is None:
+            return None
+        return _newest(model.versions.values()) if version is None else model.versions.get(version)
+
+    def sentence(self, name: str, version: str | None = None) -> str:
+        """Why a model cannot be asked."""
+        view = self.find(name, version)
+        if view is None:
+            return f"No worker serves {_named(name, version)}."
+        return view.reason or f"{_sentence_start(name, view.version)} is {view.state}."
+
+    def _update(self, names: set[str], now_s: float) -> list[ModelSeen]:
+        seen: list[ModelSeen] = []
+        for name in sorted(names):
+            if name in self._models or len(self._models) < MOST_MODELS:
+                seen += self._update_model(name)
+        for worker in self._workers.values():
+            self._note_served(worker.report, worker.heard_s)
+        self._judge(now_s)
+        return seen
+
+    def _update_model(self, name: str) -> list[ModelSeen]:
+        said: dict[str, list[tuple[str, ModelReport]]] = {}
+        for worker in self._workers.values():
+            for report in worker.report.models:
+                if report.name == name:
+                    said.setdefault(report.version, []).append((worker.report.worker, report))
+                    self._note_alias(report)
+        model = self._models.setdefault(name, _Model(versions={}))
+        before, after = model.versions, {version: _view(name, version, said[version]) for version in said}
+        gone = {version: _gone(view) for version, view in before.items() if version not in after}
+        # What is known of a model outlives its workers; a version that others outlive is forgotten.
+        model.versions = after or gone
+        changed = [view for version, view in (gone | after).items() if _state(before.get(version)) != _state(view)]
+        return [ModelSeen(name, view.version, _told(view), view.reason) for view in changed]
+
+    def _note_alias(self, report: ModelReport) -> None:
+        alias = report.routing_key
+        if alias and alias != report.name and len(self._aliases) < MOST_MODELS:
+            self._aliases[alias] = report.name
+
+    def _note_served(self, report: WorkerReport, heard_s: float) -> None:
+        for each in report.models:
+            model = self._models.get(each.name)
+            if model is not None and each.state in _SERVING and (model.served_s is None or model.served_s < heard_s):
+                model.served_s = heard_s
+
+    def _judge(self, now_s: float) -> None:
+        """Anew, because it is looked up far more often than it changes."""
+        why_not: dict[Key, str] = {}
+        for name, model in self._models.items():
+            if self.given_up(name, now_s):
+                versions: list[str | None] = [None, *model.versions]
+                why_not |= {(name, version): self.sentence(name, version) for version in versions}
+                continue
+            why_not |= {(name, view.version): view.reason for view in model.versions.values() if _in_conflict(view)}
+            newest = _newest(model.versions.values())
+            if newest is not None and _in_conflict(newest):
+                why_not[name, None] = newest.reason
+        for alias, name in self._aliases.items():
+            why_not |= {(alias, version): why_not[name, version] for known, version in list(why_not) if known == name}
+        self.why_not = why_not
+
+
+def _in_conflict(view: VersionView) -> bool:
+    return view.state == CONFLICT
+
+
+def _said(models: tuple[ModelReport, ...]) -> list[tuple[object, ...]]:
+    """What matters of a report beside the numbers that change each time."""
+    return [(each.name, each.version, each.state, each.reason, each.routing_key, each.metadata) for each in models]
+
+
+def _state(view: VersionView | None) -> tuple[str, str]:
+    return (view.state, view.reason) if view is not None else ("gone", "")
+
+
+def _newest(views: Iterable[VersionView]) -> VersionView | None:
+    """Workers take the newest version that is loaded, whether or not they agree about it."""
+    return max(views, key=lambda view: (view.state in ("ready", CONFLICT), int(view.version)), default=None)
+
+
+def _gone(view: VersionView) -> VersionView:
+    reason = f"No worker serves {_named(view.name, view.version)} any more."
+    return VersionView(view.name, view.version, "gone", reason, view.metadata)
+
+
+def _view(name: str, version: str, said: list[tuple[str, ModelReport]]) -> VersionView:
+    """One state out of what each worker says; at least one does."""
+    said = sorted(said, key=lambda each: each[0])
+    ready = [(worker, report.metadata) for worker, report in said if report.state == "ready" and report.metadata]
+    if not ready:
+        worker, report = min(said, key=lambda each: _FIRST.index(each[1].state))
+        told = f": {report.reason}" if report.reason else "."
+        reason = f"{_sentence_start(name, version)} is {report.state} at worker {worker}{told}"
+        return VersionView(name, version, report.state, reason, report.metadata)
+    first, metadata = ready[0]
+    for other, theirs in ready[1:]:
+        what = difference(metadata.signature, theirs.signature)
+        if what is not None:
+            thing, here, there = what
+            reason = (
+                f"Workers {first} and {other} disagree about {_named(name, version)}: {thing} is {here} at the first "
+                f"and {there} at the second; stop the one that has the wrong model."
+            )
+            return VersionView(name, version, CONFLICT, reason, metadata)
+    return VersionView(name, version, "ready", "", metadata)
+
+
+def _told(view: VersionView) -> str:
+    """To an operator a conflict is a failure."""
+    return "failed" if _in_conflict(view) else view.state
+
+
+def _named(name: str, version: str | None) -> str:
+    return f"model {name}" if version is None else f"model {name} version {version}"
+
+
+def _sentence_start(name: str, version: str | None) -> str:
+    return f"Model {_named(name, version).removeprefix('model ')}"

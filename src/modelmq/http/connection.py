@@ -1,0 +1,290 @@
+"""One client's connection: requests out of bytes, one answered at a time and in their order, whatever is pipelined.
+
+Stands between the socket and the handler. A request that is too large is refused before it is read; a client that
+goes away cancels its request; one that is slow is ended by `look`, which the server calls every second.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import NamedTuple, cast
+
+import httptools
+
+from modelmq.http.exchange import Handler, HttpRequest, HttpResponse, Limits, head_of, json_error
+
+_LINGER_S = 5.0
+"""How long the rest of a refused request is still read and dropped: a reset would destroy the answer on its way."""
+_IDLE, _HEAD, _BODY = range(3)
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Shared:
+    """What all connections of one server have in common."""
+
+    def __init__(self, handler: Handler, limits: Limits) -> None:
+        self.handler = handler
+        self.limits = limits
+        self.loop = asyncio.get_running_loop()
+        self.connections: set[Connection] = set()
+        self.buffered_bytes = 0
+        self.draining = False
+        self.date = ""
+        self.left = asyncio.Event()
+        """Set whenever a connection has ended."""
+
+
+class _Taken(NamedTuple):
+    request: HttpRequest
+    keep_alive: bool
+    old: bool
+    """HTTP/1.0: keeping the connection must be said."""
+
+
+class Connection(asyncio.Protocol):
+    """Made by the server for each client; asyncio and the parser call it."""
+
+    def __init__(self, shared: Shared) -> None:
+        self._shared = shared
+        self._parser = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self._phase = _IDLE
+        self._since_s = 0.0
+        """When the head began, else when the client was last heard of or answered."""
+        self._head_bytes = 0
+        self._target = b""
+        self._headers: dict[bytes, bytes] = {}
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._owes_continue = False
+        self._task: asyncio.Task[None] | None = None
+        self._held = 0
+        self._queue: deque[_Taken] = deque()
+        self._last: HttpResponse | None = None
+        """The refusal that goes out behind everything that was asked before."""
+        self._deaf = False
+        """Nothing that still comes is read."""
+        self._lingers = False
+        self._write_paused = False
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is asked and nothing is owed."""
+        return self._phase == _IDLE and self._task is None
+
+    # What asyncio calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:  # noqa: D102
+        shared = self._shared
+        self._transport = cast(asyncio.Transport, transport)
+        self._since_s = shared.loop.time()
+        full = len(shared.connections) >= shared.limits.max_connections
+        shared.connections.add(self)
+        if full:
+            self._refuse(503, "There are too many connections; try again later.")
+
+    def data_received(self, data: bytes) -> None:  # noqa: D102
+        if self._deaf:
+            return
+        began_before = self._phase == _HEAD
+        if not began_before:
+            self._since_s = self._shared.loop.time()
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserUpgrade:
+            # What was asked is answered in HTTP/1.1; another protocol is not spoken.
+            self._deaf = True
+        except httptools.HttpParserError:
+            if not self._deaf:
+                self._refuse(400, "This is not a valid HTTP/1.1 request.")
+        if began_before and self._phase == _HEAD:
+            self._head_bytes += len(data)
+            if self._head_bytes > self._shared.limits.max_head_bytes:
+                self._refuse(431, f"The request's head is larger than {self._shared.limits.max_head_bytes} bytes.")
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002, D102
+        shared = self._shared
+        self._deaf = True
+        shared.connections.discard(self)
+        shared.buffered_bytes -= self._size + self._held + sum(len(each.request.body) for each in self._queue)
+        self._size = self._held = 0
+        self._queue.clear()
+        if self._task is not None:
+            self._task.cancel()
+        shared.left.set()
+
+    def pause_writing(self) -> None:  # noqa: D102
+        self._write_paused = True
+        self._since_s = self._shared.loop.time()
+
+    def resume_writing(self) -> None:  # noqa: D102
+        self._write_paused = False
+        if self._task is None:
+            self._go_on()
+
+    # What the parser calls
+
+    def on_message_begin(self) -> None:  # noqa: D102
+        self._phase = _HEAD
+        self._head_bytes = 0
+        self._target = b""
+        self._headers = {}
+
+    def on_url(self, url: bytes) -> None:  # noqa: D102
+        self._target += url
+
+    def on_header(self, name: bytes, value: bytes) -> None:  # noqa: D102
+        self._headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:  # noqa: D102
+        self._phase = _BODY
+        declared = self._headers.get(b"content-length")
+        if declared is not None and int(declared) > self._shared.limits.max_body_bytes:
+            self._too_large(f"has {int(declared)} bytes")
+        elif b"expect" in self._headers and self._headers[b"expect"].lower() == b"100-continue":
+            if self._task is None:
+                self._transport.write(_CONTINUE)
+            else:
+                self._owes_continue = True
+
+    def on_body(self, body: bytes) -> None:  # noqa: D102
+        if self._deaf:
+            return
+        shared = self._shared
+        self._chunks.append(body)
+        self._size += len(body)
+        shared.buffered_bytes += len(body)
+        if self._size > shared.limits.max_body_bytes:
+            self._too_large("is larger")
+        elif shared.buffered_bytes > shared.limits.max_buffered_bytes:
+            self._refuse(503, "Too many bytes of requests are held; try again later.")
+
+    def on_message_complete(self) -> None:  # noqa: D102
+        if self._deaf:
+            return
+        chunks, parser = self._chunks, self._parser
+        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        request = HttpRequest(parser.get_method().decode("latin-1"), self._target, self._headers, body)
+        keep_alive = parser.should_keep_alive() and not parser.should_upgrade()
+        taken = _Taken(request, keep_alive, parser.get_http_version() == "1.0")
+        self._chunks = []
+        self._size = 0
+        self._phase = _IDLE
+        self._owes_continue = False
+        if self._task is None and not self._write_paused:
+            self._start(taken)
+            return
+        self._queue.append(taken)
+        self._transport.pause_reading()
+        if len(self._queue) > self._shared.limits.max_pipelined:
+            self._refuse(429, "Too many requests are pipelined on this connection.")
+
+    # What is done
+
+    def _start(self, taken: _Taken) -> None:
+        self._held = len(taken.request.body)
+        self._task = self._shared.loop.create_task(self._answer(taken))
+
+    async def _answer(self, taken: _Taken) -> None:
+        try:
+            response = await self._shared.handler(taken.request)
+        except asyncio.CancelledError:
+            if self._transport.is_closing():
+                raise
+            response = json_error(503, "The service is stopping.", ("retry-after", "1"), close=True)
+        except Exception as error:
+            self._shared.loop.call_exception_handler({"message": "A request's handler failed.", "exception": error})
+            response = json_error(500, "The service failed to answer this request; its log says why.")
+        self._task = None
+        if self._transport.is_closing():
+            return
+        self._shared.buffered_bytes -= self._held
+        self._held = 0
+        self._since_s = self._shared.loop.time()
+        leaving = self._shared.draining and not self._queue
+        keep_alive = taken.keep_alive and not response.close and not leaving
+        self._write(response, taken, keep_alive=keep_alive)
+        if keep_alive:
+            if self._queue or self._last is not None or self._owes_continue:
+                self._go_on()
+        else:
+            self._end()
+
+    def _write(self, response: HttpResponse, taken: _Taken | None, *, keep_alive: bool) -> None:
+        connection = "" if keep_alive else "close"
+        if keep_alive and taken is not None and taken.old:
+            connection = "keep-alive"
+        head = head_of(response, self._shared.date, connection)
+        # One write: two would be two packets.
+        self._transport.write(head if taken is not None and taken.request.method == "HEAD" else head + response.body)
+
+    def _go_on(self) -> None:
+        """Whatever is next on this connection."""
+        if self._write_paused or self._transport.is_closing():
+            return
+        if self._queue:
+            self._start(self._queue.popleft())
+        elif self._last is not None:
+            self._write(self._last, None, keep_alive=False)
+            self._end()
+        elif self._owes_continue:
+            self._owes_continue = False
+            self._transport.write(_CONTINUE)
+        if not self._queue:
+            self._transport.resume_reading()
+
+    def _too_large(self, what: str) -> None:
+        limit = self._shared.limits.max_body_bytes
+        self._refuse(413, f"The request's body {what}; the limit is {limit} bytes.")
+
+    def _refuse(self, status: int, message: str) -> None:
+        """The connection ends with this answer, behind those that are owed."""
+        self._deaf = True
+        self._shared.buffered_bytes -= self._size
+        self._size = 0
+        self._chunks = []
+        headers = (("retry-after", "1"),) if status in (429, 503) else ()
+        self._last = json_error(status, message, *headers, close=True)
+        if self._task is None:
+            self._go_on()
+
+    def _end(self) -> None:
+        """Behind a complete request at once; where more may be on its way, after it was dropped for a while."""
+        if self._phase == _IDLE and not self._deaf and not self._queue:
+            self._transport.close()
+            return
+        self._deaf = True
+        self._lingers = True
+        self._since_s = self._shared.loop.time()
+        self._transport.resume_reading()
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def look(self, now_s: float) -> None:
+        """End what has taken too long."""
+        limits, silent_s = self._shared.limits, now_s - self._since_s
+        if self._lingers:
+            if silent_s > _LINGER_S:
+                self._transport.abort()
+        elif self._write_paused:
+            if silent_s > limits.stall_s:
+                self._transport.abort()
+        elif self._task is not None:
+            return
+        elif self._phase == _IDLE:
+            if silent_s > limits.idle_s:
+                self._transport.close()
+        elif silent_s > (limits.head_s if self._phase == _HEAD else limits.stall_s):
+            self._refuse(408, "The request did not come to its end in time.")
+
+    def close(self) -> None:
+        """At once; what was written still goes out."""
+        self._transport.close()
+
+    def give_up(self) -> None:
+        """The request in hand is cancelled, and answered that the service stops."""
+        if self._task is not None:
+            self._task.cancel()
+        else:
+            self._transport.close()
