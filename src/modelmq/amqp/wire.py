@@ -108,7 +108,8 @@ class _Content:
         self.size = 0
         self.remaining = 0
         self.keep = True
-        self.parts: list[bytes] = []
+        self.parts = bytearray()
+        """One buffer: a list of small pieces would take many times the memory of what they hold."""
 
 
 class Wire:
@@ -241,8 +242,8 @@ class Wire:
         if channel.remaining == 0 and not channel.parts:
             return self._complete(channel, data[start:stop] if channel.keep else b"")
         if size and channel.keep:
-            channel.parts.append(data[start:stop])
-        return self._complete(channel, b"".join(channel.parts)) if channel.remaining == 0 else None
+            channel.parts += memoryview(data)[start:stop]
+        return self._complete(channel, bytes(channel.parts)) if channel.remaining == 0 else None
 
     def _heartbeat(self, _data: bytes, channel: _Content, start: int, stop: int) -> Event | None:
         if channel.number or start != stop:
@@ -277,7 +278,7 @@ class Wire:
         message._filled(raw, body, channel.size)
         channel.message = channel.raw = None
         if channel.parts:
-            channel.parts = []
+            channel.parts = bytearray()
         return message
 
     def _misfit(self, head: bytes, kind: int, channel: int, size: int) -> ProtocolViolation:
