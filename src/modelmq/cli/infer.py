@@ -5,6 +5,7 @@ Prints the answer's JSON as it came. Which errors end with which status is in `f
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sys
 from collections.abc import Mapping
@@ -14,6 +15,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
+from modelmq.client import Client
 from modelmq.demo import sample
 from modelmq.errors import (
     ConfigError,
@@ -59,7 +61,7 @@ def run(settings: Settings, question: Question, environ: Mapping[str, str]) -> N
     url = question.url or environ.get(_URL_VARIABLE) or http_url(settings)
     scheme = url.partition("://")[0]
     if scheme in ("amqp", "amqps"):
-        answer = over_amqp(url, question, body)
+        answer = asyncio.run(over_amqp(url, question, body, settings.broker.ca_file))
     elif scheme in ("http", "https"):
         answer = over_http(url, question, body)
     else:
@@ -104,6 +106,13 @@ def over_http(url: str, question: Question, body: bytes) -> bytes:
     if response.status_code != 200:
         raise _BY_STATUS.get(response.status_code, ModelFailed)(error_message(response.content))
     return response.content
+
+
+async def over_amqp(url: str, question: Question, body: bytes, ca_file: str = "") -> bytes:
+    """Without a gateway, as any program may ask. Raises RequestError, BrokerError, ConfigError."""
+    model, version = _model(question.model)
+    async with Client(url, ca_file=ca_file, timeout_s=question.timeout_s, name="modelmq-infer") as client:
+        return await client.infer_json(model, body, version=version or None)
 
 
 def _model(text: str) -> tuple[str, str]:

@@ -13,7 +13,7 @@ import pytest
 from modelmq.amqp import Channel, Connection, Delivery, Properties, connect
 from modelmq.client import Request, Requester
 from modelmq.errors import ModelMQError
-from modelmq.events import Event
+from modelmq.events import BrokerConnected, Event
 from modelmq.messages import CONTROL_EXCHANGE, MODEL_EXCHANGE, routing_key
 
 PATIENCE_S = 30.0
@@ -52,6 +52,7 @@ class Broker:
         self.requests = Signal()
         self.control = Signal()
         self.answering = True
+        self.respond: Callable[[Delivery], bytes] = lambda delivery: delivery.body
 
     async def provision(
         self, *, arguments: dict[str, Any] | None = None, queue_type: str = "classic", control: bool = True
@@ -73,7 +74,7 @@ class Broker:
     def _on_request(self, delivery: Delivery) -> None:
         self.requests.add(delivery)
         if self.answering:
-            self.answer(delivery, delivery.body)
+            self.answer(delivery, self.respond(delivery))
             self.channel.ack(delivery.delivery_tag)
 
     def answer(self, delivery: Delivery, body: bytes, **properties: Any) -> None:
@@ -112,8 +113,6 @@ class Asker:
         return [event for event in self.events.items if type(event) is kind]
 
     async def connected(self, times: int = 1) -> None:
-        from modelmq.events import BrokerConnected  # noqa: PLC0415
-
         await self.events.until(lambda: len(self.of(BrokerConnected)) >= times)
 
 
