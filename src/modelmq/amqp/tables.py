@@ -30,7 +30,7 @@ _F64 = struct.Struct(">d")
 _TAGGED_I64 = struct.Struct(">cq")
 _TAGGED_F64 = struct.Struct(">cd")
 _TAGGED_LENGTH = struct.Struct(">cI")
-_DECIMAL = struct.Struct(">BI")
+_DECIMAL = struct.Struct(">Bi")  # the specification is vague; signed is what other clients write and read
 
 
 def encode_table(table: Mapping[str, Any]) -> bytes:
@@ -79,8 +79,8 @@ def _encode_decimal(value: Decimal) -> bytes:
     sign, digits, exponent = value.as_tuple()
     if not isinstance(exponent, int) or not -255 <= exponent <= 0:
         raise ValueError(f"The number {value} has no form in an AMQP table.")
-    unscaled = int("".join(map(str, digits)) or "0")
-    if sign or unscaled >= 2**32:
+    unscaled = int("".join(map(str, digits)) or "0") * (-1 if sign else 1)
+    if not -(2**31) <= unscaled < 2**31:
         raise ValueError(f"The number {value} has no form in an AMQP table.")
     return b"D" + _DECIMAL.pack(-exponent, unscaled)
 

@@ -36,7 +36,7 @@ def nested(depth: int, *, arrays: bool = False) -> bytes:
 @pytest.mark.parametrize(
     "value",
     [0, -1, 2**63 - 1, -(2**63), True, False, None, 1.5, "", "grüße", "x" * 70_000, "\udcff", b"", b"\xff\x00",
-     datetime(2024, 2, 29, 12, 30, 5, tzinfo=UTC), Decimal("3.14"), Decimal(0), [], [1, "a", [None, {"b": True}]],
+     datetime(2024, 2, 29, 12, 30, 5, tzinfo=UTC), Decimal("3.14"), Decimal(0), Decimal("-2147483.648"), [], [1, "a", [None, {"b": True}]],
      {}, {"a": {"b": {"c": [1]}}}],
 )  # fmt: skip
 def test_what_is_written_is_read_again(value: object) -> None:
@@ -62,7 +62,7 @@ def test_tuples_bytearrays_and_mappings_are_written_as_their_kin() -> None:
 @pytest.mark.parametrize(
     ("table", "error"),
     [({"k" * 256: 1}, ValueError), ({"k": 2**63}, ValueError), ({"k": object()}, TypeError), ({1: 1}, TypeError),
-     ({"k": Decimal("NaN")}, ValueError), ({"k": Decimal(2**32)}, ValueError), ({"k": Decimal(-1)}, ValueError),
+     ({"k": Decimal("NaN")}, ValueError), ({"k": Decimal(2**31)}, ValueError), ({"k": Decimal("1E3")}, ValueError),
      ({"k": datetime(1969, 1, 1, tzinfo=UTC)}, ValueError)],
 )  # fmt: skip
 def test_what_amqp_cannot_hold_is_refused(table: dict[Any, Any], error: type[Exception]) -> None:
