@@ -21,7 +21,7 @@ from modelmq.amqp import Channel, Connection, ConnectionOptions, Delivery, Link,
 from modelmq.client import request as said
 from modelmq.client.pending import Entry, Pending
 from modelmq.client.request import Request
-from modelmq.errors import BrokerError, ChannelClosed, InvalidRequest, RequestError, Unavailable
+from modelmq.errors import BrokerError, ChannelClosed, InvalidRequest, RequestError
 from modelmq.events import Emit, ReplyUnmatched
 from modelmq.messages import CONTROL_EXCHANGE, DIRECT_REPLY_TO, HELLO_TYPE, MODEL_EXCHANGE
 
@@ -84,7 +84,7 @@ class Shard:
     async def stop(self) -> None:
         """Close; what waits ends as unavailable."""
         self._stopped = True
-        self._fail_all(said.unavailable("This client was closed while the request waited"))
+        self._fail_all("This client was closed while the request waited")
         if self._timer is not None:
             self._timer.cancel()
         tasks = [task for task in (self._reopening, self._draining) if task is not None]
@@ -239,9 +239,9 @@ class Shard:
         if self._pending.end(entry):
             _fail(entry, error)
 
-    def _fail_all(self, error: Unavailable) -> None:
+    def _fail_all(self, problem: str) -> None:
         for entry in self._pending:
-            self._finish(entry, Unavailable(error.message, retry_after_s=error.retry_after_s))
+            self._finish(entry, said.unavailable(problem))
 
     # Time.
 
@@ -285,11 +285,19 @@ class Shard:
         error = closed.result()
         if isinstance(error, ChannelClosed) and error.reply_code in (_NOT_FOUND, _FORBIDDEN):
             self._refusal = error
-            self._fail_all(said.unavailable(said.refusal(error)))
+            self._fail_all(said.refusal(error))
         else:
+            if isinstance(error, ChannelClosed):
+                self._fail_suspects(error)
             self._give_back_lost()
         if not connection.closed.done():
             self._reopening = asyncio.create_task(self._reopen(connection))
+
+    def _fail_suspects(self, error: ChannelClosed) -> None:
+        """One of the messages that were not confirmed may be the reason; sent again it would close the next channel."""
+        for entry in self._pending:
+            if entry.state == "sent":
+                self._finish(entry, said.unavailable(f"The request was under way when {error.message.rstrip('.')}"))
 
     def _give_back_lost(self) -> None:
         now = self._loop.time()

@@ -17,7 +17,8 @@ import pytest
 from modelmq.amqp import ConnectionOptions, Credentials, Delivery, Endpoint, Properties, connect
 from modelmq.broker.install import locate
 from modelmq.broker.node import NodeSpec, RunningNode, start
-from modelmq.errors import Expired, Unavailable
+from modelmq.client import requester
+from modelmq.errors import Expired, Overloaded, Unavailable
 from modelmq.events import BrokerBlocked, BrokerDisconnected, ReplyUnmatched
 from modelmq.messages import MODEL_EXCHANGE
 
@@ -182,6 +183,30 @@ async def test_a_refused_channel_leaves_other_connections_alone(broker: Any, ask
     assert await results_of(spared) == [b"fine"]
 
 
+async def test_a_message_that_closes_the_channel_is_not_sent_again(broker: Any, asking: Any, results_of: Any) -> None:
+    """RabbitMQ takes no CC header of this type. What it had confirmed before is asked again and answered."""
+    await broker.provision()
+    await broker.echo(answering=False)
+    asker = await asking(confirm_timeout_s=10.0)
+    waiting = asker.start(3)
+    await broker.requests.count(3)
+    await confirmed(asker)
+    with pytest.raises(Unavailable, match="RabbitMQ closed the channel: 406"):
+        await asker.ask(b"poison", headers={"CC": 7})
+    await broker.requests.count(6)
+    for delivery in broker.requests.items[3:]:
+        broker.answer(delivery, delivery.body)
+    assert await results_of(waiting) == [b"0", b"1", b"2"]
+    assert all(each.body != b"poison" for each in broker.requests.items)
+
+
+async def confirmed(asker: Any) -> None:
+    """Until the broker has confirmed everything, which changes nothing that anybody is told of."""
+    async with asyncio.timeout(30):
+        while any(entry.state != "confirmed" for entry in asker.requester._shards[0]._pending):  # noqa: ASYNC110
+            await asyncio.sleep(0.005)  # nobody is told when it happens
+
+
 async def test_a_wrong_password_is_told(asking: Any, vhost: Any) -> None:
     options = msgspec.structs.replace(vhost.options(), credentials=lambda: Credentials(vhost.username, "wrong"))
     asker = await asking(wait=False, options=options, confirm_timeout_s=0.1)
@@ -242,3 +267,19 @@ def set_memory_limit(node: RunningNode, share: str) -> None:
         capture_output=True,
         timeout=60,
     )
+
+
+async def test_no_more_wait_for_an_answer_than_may(
+    broker: Any, asking: Any, results_of: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(requester, "MAX_IN_FLIGHT", 3)
+    await broker.provision()
+    await broker.echo(answering=False)
+    asker = await asking()
+    tasks = asker.start(5)
+    await broker.requests.count(3)
+    for delivery in broker.requests.items:
+        broker.answer(delivery, delivery.body)
+    results = await results_of(tasks)
+    assert results[:3] == [b"0", b"1", b"2"]
+    assert all(isinstance(result, Overloaded) and result.retry_after_s for result in results[3:])
