@@ -38,6 +38,8 @@ class Gateway:
 
     def __init__(self, settings: Settings, emit: Emit) -> None:
         self.name = f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(3)}"
+        self.port = 0
+        """Where it listens, once it does."""
         self._settings = settings
         self._emit = emit
         self._now_s = time.monotonic
@@ -85,9 +87,9 @@ class Gateway:
     async def run(self, stop: asyncio.Event, ready: Callable[[], None]) -> None:
         """Serve until `stop`; `ready` is called once, when HTTP is answered and RabbitMQ is there."""
         gateway = self._settings.gateway
-        port = await self._server.start(gateway.host, gateway.port, "gateway.port")
+        self.port = await self._server.start(gateway.host, gateway.port, "gateway.port")
         tasks = [asyncio.create_task(each) for each in (self._greet_workers(), self._tick())]
-        starting = asyncio.create_task(self._until_up(f"http://{gateway.host}:{port}", ready))
+        starting = asyncio.create_task(self._until_up(f"http://{gateway.host}:{self.port}", ready))
         stopped = asyncio.create_task(stop.wait())
         try:
             await self._requester.start()
