@@ -103,8 +103,9 @@ def declare(models_dir: Path) -> Callable[..., Awaitable[None]]:
     """Exchanges, queues and bindings for the models in the folder, as the topology says, but without users."""
 
     async def declarer(broker: Broker, *routes: ModelRoute) -> None:
+        models_dir.mkdir(exist_ok=True)
         models = {route.name: route for route in routes}
-        for source in scan(models_dir).models if models_dir.exists() else ():
+        for source in scan(models_dir).models:
             known = models.get(source.name)
             versions = (*known.versions, source.version) if known else (source.version,)
             models[source.name] = ModelRoute(source.name, versions, source.settings.queue, source.settings.routing_key)
@@ -152,6 +153,13 @@ class Running:
         return await self.http.post(f"/v2/models/{model}/infer", content=body_of(*values), **arguments)
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    """For what gives no other signal."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not condition():  # noqa: ASYNC110 - see above
+            await asyncio.sleep(0.005)
+
+
 async def until_status(http: httpx.AsyncClient, path: str, status: int) -> httpx.Response:
     end = time.monotonic() + PATIENCE_S
     while True:
@@ -187,8 +195,7 @@ async def start_gateway() -> AsyncIterator[Callable[..., Awaitable[Running]]]:
         if task.done():
             task.result()
         assert ready.is_set() or not wait, events
-        while own.port == 0:
-            await asyncio.sleep(0)
+        await until(lambda: own.port != 0)
         http.base_url = httpx.URL(f"http://127.0.0.1:{own.port}")
         return running
 
@@ -235,7 +242,7 @@ def spawn(models_dir: Path, tmp_path: Path) -> Iterator[Callable[..., Awaitable[
         }
         log = tmp_path / f"{service}-{len(children)}.log"
         with log.open("wb") as stream:
-            process = subprocess.Popen(
+            process = subprocess.Popen(  # noqa: ASYNC220 - the tests end it by its number, also without a loop
                 [sys.executable, "-m", f"modelmq.{service}"],
                 env={**os.environ, **ours, **environ},
                 pass_fds=(writing,),

@@ -12,7 +12,7 @@ import pytest
 
 from modelmq.events import RequestAnswered
 
-from .conftest import Broker, Running, body_of, values_of
+from .conftest import Broker, Running, body_of, until, values_of
 
 pytestmark = pytest.mark.broker
 Async = Callable[..., Awaitable[Any]]
@@ -110,13 +110,16 @@ async def test_bad_input_is_told_to_its_caller_and_harms_nobody(
     make_model: Make, declare: Async, spawn: Async, start_gateway: Async, broker: Broker
 ) -> None:
     make_model("double")
-    make_model("two", """
+    make_model(
+        "two",
+        """
         class Model:
             inputs = {"x": ("FP64", [-1, 2]), "n": ("INT32", [-1])}
             outputs = {"y": ("FP64", [-1, 2])}
             def predict(self, batch):
                 return {"y": batch["x"]}
-    """)
+    """,
+    )
     await declare(broker)
     await spawn("worker", broker)
     gateway: Running = await start_gateway(broker)
@@ -225,8 +228,7 @@ async def test_requests_above_the_limit_are_refused_at_once(
     gateway: Running = await start_gateway(broker, worker_grace_s=60.0, max_in_flight=1)
     url = "/v2/models/double/infer"
     first = asyncio.create_task(gateway.http.post(url, content=body_of(1, parameters={"timeout": 1_000_000})))
-    while gateway.gateway.in_flight == 0:
-        await asyncio.sleep(0)
+    await until(lambda: gateway.gateway.in_flight > 0)
     second = await gateway.infer("double", 1)
     assert (second.status_code, second.headers["retry-after"]) == (429, "1")
     assert (await first).status_code == 504

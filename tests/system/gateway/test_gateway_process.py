@@ -19,7 +19,7 @@ import pytest
 from modelmq.amqp import ConnectionOptions, Credentials, Endpoint
 from modelmq.broker.node import NodeSpec, start
 
-from .conftest import SLOW, Broker, Child, body_of, broker_at, until_status, values_of
+from .conftest import SLOW, Broker, Child, body_of, broker_at, until, until_status, values_of
 
 pytestmark = pytest.mark.broker
 Async = Callable[..., Awaitable[Any]]
@@ -82,8 +82,7 @@ async def test_an_open_request_is_finished_before_the_end(
         asked = asyncio.create_task(http.post("/v2/models/slow/infer", content=body_of(100)))
         await wait_for_file(tmp_path / "entered")
         gateway.terminate()
-        while not any(line["event"] == "ServiceStopping" for line in gateway.lines()):
-            await asyncio.sleep(0.01)
+        await until(lambda: any(line["event"] == "ServiceStopping" for line in gateway.lines()))
         (tmp_path / "open").touch()
         assert values_of(await asked) == [200]
     assert await gateway.ended() == 0
@@ -97,8 +96,9 @@ async def test_what_is_open_at_the_end_of_the_drain_is_answered_503(
     gateway = await spawn("gateway", broker, MODELMQ_GATEWAY_DRAIN_S="0.2", MODELMQ_GATEWAY_WORKER_GRACE_S="60")
     async with client(gateway) as http:
         asked = asyncio.create_task(http.post("/v2/models/double/infer", content=body_of(1)))
-        while b"modelmq_requests_in_flight 1.0" not in (await http.get("/metrics")).content:
-            await asyncio.sleep(0.01)
+        async with asyncio.timeout(30):
+            while b"modelmq_requests_in_flight 1.0" not in (await http.get("/metrics")).content:
+                pass
         gateway.terminate()
         response = await asked
     assert (response.status_code, response.headers["connection"]) == (503, "close")

@@ -13,7 +13,7 @@ import pytest
 from modelmq.events import ModelSeen, RequestAnswered
 from modelmq.topology import ModelRoute
 
-from .conftest import SLOW, Broker, Running, body_of, values_of
+from .conftest import SLOW, Broker, Running, body_of, until, values_of
 
 pytestmark = pytest.mark.broker
 Async = Callable[..., Awaitable[Any]]
@@ -41,8 +41,7 @@ async def test_a_worker_that_comes_later_answers_what_waits(
     await declare(broker)
     gateway: Running = await start_gateway(broker, worker_grace_s=30.0)
     waiting = asyncio.create_task(gateway.infer("double", 21))
-    while gateway.gateway.in_flight == 0:
-        await asyncio.sleep(0)
+    await until(lambda: gateway.gateway.in_flight > 0)
     await spawn("worker", broker)
     assert values_of(await waiting) == [42]
     await gateway.until_status("/v2/models/double/ready", 200)

@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import pytest
+
+from modelmq.errors import InvalidRequest, Overloaded, Unavailable
+from modelmq.gateway.admission import Rules, admit, rules_of, timeout_s
+from modelmq.settings import GatewaySettings, Settings, TopologySettings
+
+RULES = Rules(max_in_flight=2, default_timeout_s=60.0, max_timeout_s=600.0)
+
+
+def test_the_rules_are_those_of_the_settings() -> None:
+    settings = Settings(
+        gateway=GatewaySettings(max_in_flight=5, default_timeout_s=7.0), topology=TopologySettings(message_ttl_s=8.0)
+    )
+    assert rules_of(settings) == Rules(5, 7.0, 8.0)
+
+
+def test_full_is_told_before_anything_else() -> None:
+    admit(1, None, RULES)
+    with pytest.raises(Overloaded, match="2 requests") as caught:
+        admit(2, "It is closed.", RULES)
+    assert caught.value.retry_after_s
+    with pytest.raises(Unavailable, match=r"^It is closed\.$") as refused:
+        admit(0, "It is closed.", RULES)
+    assert refused.value.retry_after_s
+
+
+@pytest.mark.parametrize(
+    ("parameters", "header", "seconds"),
+    [
+        ({}, None, 60.0),
+        ({"timeout": 2_500_000}, None, 2.5),
+        ({"timeout": 0}, None, 60.0),
+        ({}, b"1500", 1.5),
+        ({}, b"0", 60.0),
+        ({"timeout": 2_000_000}, b"1500", 1.5),
+        ({"timeout": 1_000_000}, b"1500", 1.0),
+        ({"timeout": 0}, b"1500", 1.5),
+        ({"timeout": 10**30}, None, 600.0),
+        ({}, b"999999999999999", 600.0),
+        ({"priority": 1}, None, 60.0),
+    ],
+)
+def test_how_long_a_caller_waits(parameters: dict[str, object], header: bytes | None, seconds: float) -> None:
+    assert timeout_s(parameters, header, RULES) == seconds
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, "1", True, None])
+def test_a_parameter_that_is_no_time(value: object) -> None:
+    with pytest.raises(InvalidRequest, match="microseconds"):
+        timeout_s({"timeout": value}, None, RULES)
+
+
+@pytest.mark.parametrize("value", [b"", b"-1", b"1.5", b"1s", b" 1", b"9" * 16, "٣".encode()])
+def test_a_header_that_is_no_time(value: bytes) -> None:
+    with pytest.raises(InvalidRequest, match="milliseconds"):
+        timeout_s({}, value, RULES)
