@@ -1,7 +1,7 @@
 """Which settings a command works with: flags, environment, file, then what runs from the state folder, then defaults.
 
-Every command asks here once. A private node or gateway that runs from the state folder fills in only what nobody
-set, so a command finds it by itself and never talks to another broker than the one it was told.
+Every command asks here once. What runs from the state folder fills in only what nobody set, so a command finds it by
+itself, means the same models and virtual host, and never talks to another broker than the one it was told.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from modelmq.supervisor.state import StateDir
 DEFAULT_FILE = "modelmq.toml"
 FILE_VARIABLE = "MODELMQ_CONFIG"
 _BROKER_KEYS = frozenset({"broker.hosts", "broker.management_url"})
-_GATEWAY_KEYS = frozenset({"gateway.host", "gateway.port"})
+_TOGETHER = (frozenset({"gateway.host", "gateway.port"}), frozenset({"topology.environment", "broker.vhost"}))
 
 
 class Found(msgspec.Struct, frozen=True):
@@ -45,18 +45,29 @@ def find(config: Path | None, environ: Mapping[str, str], flags: Mapping[str, ob
 def attached(found: Found) -> Settings:
     """The same, completed by what runs from the state folder."""
     settings, state = found.settings, StateDir(found.settings.state_dir)
+    running = state.running()
+    if running is not None:
+        settings = _filled_in(settings, found.given, running.settings)
     if not found.given & _BROKER_KEYS:
         node = private_node.running(state)
         if node is not None:
             settings = private_node.with_node(settings, node)
-    running = state.running()
-    if running is None:
-        return settings
-    if not found.given & _GATEWAY_KEYS:
-        gateway = msgspec.structs.replace(settings.gateway, host=running.http_host, port=running.http_port)
-        settings = msgspec.structs.replace(settings, gateway=gateway)
-    if "models_dir" not in found.given:
-        settings = msgspec.structs.replace(settings, models_dir=running.models_dir)
+    return settings
+
+
+def _filled_in(settings: Settings, given: frozenset[str], variables: Mapping[str, str]) -> Settings:
+    """With the settings of a running `modelmq up` where nobody set any; those that go together only together."""
+    kept = set(given)
+    for together in _TOGETHER:
+        if given & together:
+            kept |= together
+    others = settings_source.from_environ(variables, CATALOG)
+    for key in others.keys() - kept - {"state_dir"}:
+        section, _, name = key.rpartition(".")
+        value = others[key].value
+        if section:
+            name, value = section, msgspec.structs.replace(getattr(settings, section), **{name: value})
+        settings = msgspec.structs.replace(settings, **{name: value})
     return settings
 
 

@@ -29,6 +29,20 @@ def service_environ(
     return kept | ours | {CATALOG[key].variable: as_text(value) for key, value in given.items()}
 
 
+def told_to_others(settings: Settings) -> dict[str, str]:
+    """What other commands need in order to mean the same installation: as variables, only what is no default.
+
+    Where the broker is, is not among it: the private node tells that itself.
+    """
+    return {
+        setting.variable: as_text(value_of(settings, key))
+        for key, setting in CATALOG.items()
+        if (setting.section != "broker" or key == "broker.vhost")
+        and not setting.secret
+        and value_of(settings, key) != setting.default
+    }
+
+
 def value_of(settings: Settings, key: str) -> Any:
     """The setting with this dotted key."""
     value: Any = settings

@@ -5,17 +5,17 @@ Filled in by the steps, one after another; each reads only what earlier ones lef
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
-from modelmq.broker.node import RunningNode
 from modelmq.runtimes import Catalog
 from modelmq.settings import Settings
+from modelmq.supervisor import private_node
 from modelmq.supervisor.addresses import http_url
+from modelmq.supervisor.kept_node import KeptNode
 from modelmq.supervisor.progress import Asked, Progress
 from modelmq.supervisor.state import StateDir
 from modelmq.supervisor.tree import Tree
@@ -46,7 +46,7 @@ class Run:
         self.settings = msgspec.structs.replace(
             options.settings, models_dir=str(folder), state_dir=str(self.state.path)
         )
-        self.node_starting: asyncio.Task[RunningNode] | None = None
+        self.node = KeptNode(private_node.spec(self.state), progress.problem)
         self.catalog = Catalog((), ())
         self.ready_models: tuple[str, ...] = ()
         self.asked: Asked | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -20,12 +20,10 @@ from modelmq.errors import ModelMQError
 
 
 class Running(msgspec.Struct, frozen=True):
-    """What a supervisor tells other commands about itself."""
+    """What a supervisor tells other commands about itself. `settings` are its own as variables, without any secret."""
 
     process: ProcessId
-    http_host: str
-    http_port: int
-    models_dir: str
+    settings: dict[str, str]
 
 
 class StateDir:
@@ -66,12 +64,12 @@ class StateDir:
             finally:
                 self._supervisor.unlink(missing_ok=True)
 
-    def announce(self, http_host: str, http_port: int, models_dir: Path) -> None:
-        """Lets other commands find what this process runs."""
+    def announce(self, settings: Mapping[str, str]) -> None:
+        """Lets other commands find what this process runs, or is about to."""
         process = processes.identify(os.getpid())
         if process is None:  # no /proc to be found by
             return
-        running = Running(process, http_host, http_port, str(models_dir))
+        running = Running(process, dict(settings))
         draft = self._supervisor.with_suffix(".draft")
         draft.write_bytes(msgspec.json.encode(running))
         draft.replace(self._supervisor)

@@ -7,7 +7,6 @@ that know these; here is only what is done and what is told.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import socket
 import time
@@ -18,7 +17,6 @@ import httpx
 import msgspec
 
 from modelmq import demo
-from modelmq.broker import node
 from modelmq.broker.management import Management
 from modelmq.broker.secrets import secret_file
 from modelmq.errors import ModelLoadError, ModelMQError
@@ -26,7 +24,7 @@ from modelmq.provision import ApplyReport, provision
 from modelmq.runtimes import scan
 from modelmq.settings import Settings
 from modelmq.supervisor import private_node, questions, records
-from modelmq.supervisor.environment import service_environ
+from modelmq.supervisor.environment import service_environ, told_to_others
 from modelmq.supervisor.models_ready import await_ready
 from modelmq.supervisor.processes import ServiceSpec, child_command
 from modelmq.supervisor.progress import Serving
@@ -54,17 +52,29 @@ async def check_port(run: Run) -> None:
     gateway = run.settings.gateway
     port = _free_port(gateway.host, gateway.port)
     run.settings = msgspec.structs.replace(run.settings, gateway=msgspec.structs.replace(gateway, port=port))
+    run.state.announce(told_to_others(run.settings))
+
+
+async def read_own_models(run: Run) -> None:
+    """Before anything is started, because nobody should wait for a broker to hear of a wrong folder."""
+    if run.options.own_models:
+        await _read_models(run)
 
 
 async def start_node_and_write_models(run: Run) -> None:
     """At one time: the broker takes seconds to boot, and so do the demo models the first time."""
     work: list[Coroutine[Any, Any, object]] = [_timed(run, _BROKER, _start_node(run))]
     if not run.options.own_models:
-        work.append(_timed(run, _MODELS, _write_demo_models(run)))
+        work.append(_demo_models(run))
     await _all(*work)
 
 
-async def read_models(run: Run) -> None:
+async def _demo_models(run: Run) -> None:
+    await _timed(run, _MODELS, _write_demo_models(run))
+    await _read_models(run)
+
+
+async def _read_models(run: Run) -> None:
     """What cannot be served is told, the rest is served; nothing at all is an error."""
     run.catalog = await asyncio.to_thread(scan, run.models_dir)
     for problem in run.catalog.problems:
@@ -92,7 +102,6 @@ async def start_services(run: Run) -> None:
         return ", ".join(spec.name for spec in specs)
 
     await _timed(run, _SERVICES, started())
-    run.state.announce(run.settings.gateway.host, run.settings.gateway.port, run.models_dir)
 
 
 async def await_models(run: Run) -> None:
@@ -134,19 +143,8 @@ async def tell(run: Run) -> None:
     run.progress.serving(summary)
 
 
-async def stop_node(run: Run) -> None:
-    """Also a node that was still booting: left alone it would outlive us."""
-    if run.node_starting is None:
-        return
-    with contextlib.suppress(ModelMQError):
-        running = await run.node_starting
-        await asyncio.to_thread(running.stop)
-
-
 async def _start_node(run: Run) -> str:
-    # A thread cannot be cancelled, so the task is kept for stop_node to wait for.
-    run.node_starting = asyncio.create_task(asyncio.to_thread(node.start, private_node.spec(run.state)))
-    running = await asyncio.shield(run.node_starting)
+    running = await run.node.start()
     run.settings = private_node.with_node(run.settings, running)
     return f"{running.version}, a private node"
 

@@ -20,8 +20,8 @@ from modelmq.supervisor.tree import Tree
 STEPS = (
     steps.end_leftovers,
     steps.check_port,
+    steps.read_own_models,
     steps.start_node_and_write_models,
-    steps.read_models,
     steps.apply_topology,
     steps.start_services,
     steps.await_models,
@@ -51,12 +51,12 @@ async def _until_stopped(run: Run, stop: asyncio.Event) -> int:
         await asyncio.wait([coming_up, stopped], return_when=asyncio.FIRST_COMPLETED)
         if coming_up.done():
             await coming_up
-            outcomes: list[asyncio.Future[Any]] = [stopped, run.tree.failed]
+            outcomes: list[asyncio.Future[Any]] = [stopped, run.tree.failed, run.node.failed]
             await asyncio.wait(outcomes, return_when=asyncio.FIRST_COMPLETED)
-        if not run.tree.failed.done():
-            return 0
-        run.progress.problem(run.tree.failed.result())
-        return 1
+        failed = [each for each in (run.tree.failed, run.node.failed) if each.done()]
+        for each in failed:
+            run.progress.problem(each.result())
+        return 1 if failed else 0
     finally:
         for task in (coming_up, stopped):
             task.cancel()
@@ -77,7 +77,7 @@ async def _down(run: Run, force: asyncio.Event) -> None:
         await run.tree.kill()
     forced.cancel()
     await asyncio.gather(draining, forced, return_exceptions=True)
-    await steps.stop_node(run)
+    await run.node.stop()
 
 
 @contextlib.contextmanager

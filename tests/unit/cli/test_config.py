@@ -66,9 +66,27 @@ def test_nothing_runs_nothing_changes() -> None:
 def test_a_running_gateway_and_its_models_are_found(here: Path) -> None:
     state = StateDir(here / ".modelmq")
     with state.owned():
-        state.announce("127.0.0.1", 8123, Path("/m"))
+        state.announce({"MODELMQ_GATEWAY_PORT": "8123", "MODELMQ_MODELS_DIR": "/m"})
         settings = config.attached(config.find(None, {}, {}))
         assert (settings.gateway.port, settings.models_dir) == (8123, "/m")
         told = config.attached(config.find(None, {"MODELMQ_MODELS_DIR": "mine"}, {"gateway.port": 9}))
         assert (told.gateway.port, told.models_dir) == (9, "mine")
     assert config.attached(config.find(None, {}, {})).gateway.port == 8000
+
+
+def test_what_belongs_together_is_taken_together(here: Path) -> None:
+    state = StateDir(here / ".modelmq")
+    running = {
+        "MODELMQ_GATEWAY_HOST": "10.0.0.1",
+        "MODELMQ_GATEWAY_PORT": "8123",
+        "MODELMQ_TOPOLOGY_ENVIRONMENT": "prod",
+        "MODELMQ_BROKER_VHOST": "ml-prod",
+        "MODELMQ_TOPOLOGY_ROLES": "fast=a,b;slow=c",
+    }
+    with state.owned():
+        state.announce(running)
+        found = config.attached(config.find(None, {}, {}))
+        assert (found.topology.environment, found.broker.vhost) == ("prod", "ml-prod")
+        assert found.topology.roles == {"fast": ("a", "b"), "slow": ("c",)}
+        told = config.attached(config.find(None, {}, {"gateway.port": 9, "topology.environment": "test"}))
+        assert (told.gateway.host, told.gateway.port, told.broker.vhost) == ("127.0.0.1", 9, "ml-test")

@@ -52,7 +52,7 @@ def test_the_summary_says_where_everything_is_and_how_to_stop(here: Path) -> Non
     shown = {line.split()[0]: line.split(maxsplit=1)[1] for line in lines if line.strip()}
     assert shown["Models"] == "digits, sentiment"
     assert shown["HTTP"] == "http://127.0.0.1:8000/v2"
-    assert "modelmq env" in shown["AMQP"]
+    assert " env)" in shown["AMQP"]
     assert shown["Logs"] == ".modelmq/logs"
     assert shown["Stop"] == "Ctrl-C"
     assert "--state-dir" not in shown["Status"]

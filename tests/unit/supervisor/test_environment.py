@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelmq.settings import CATALOG, Settings, load
-from modelmq.supervisor.environment import as_text, service_environ, value_of
+from modelmq.supervisor.environment import as_text, service_environ, told_to_others, value_of
 
 _SAMPLES: dict[str, Any] = {
     "broker.hosts": ("a:1", "b:2"),
@@ -64,3 +64,13 @@ def test_overrides_win() -> None:
     environ = service_environ(Settings(), {}, "u", "/s/u", worker__role="fast", worker__health_port=0)
     assert environ["MODELMQ_WORKER_ROLE"] == "fast"
     assert environ["MODELMQ_WORKER_HEALTH_PORT"] == "0"
+
+
+def test_others_are_told_what_is_no_default_and_no_secret() -> None:
+    flags = {"gateway.port": 8123, "topology.environment": "prod", "broker.hosts": "h:1", "broker.password": "hush"}
+    told = told_to_others(load("", "", {}, flags))
+    assert told == {
+        "MODELMQ_GATEWAY_PORT": "8123",
+        "MODELMQ_TOPOLOGY_ENVIRONMENT": "prod",
+        "MODELMQ_BROKER_VHOST": "ml-prod",
+    }

@@ -27,7 +27,7 @@ def test_a_file_in_its_place_is_one_sentence(tmp_path: Path) -> None:
 
 def test_one_supervisor_at_a_time(tmp_path: Path) -> None:
     with StateDir(tmp_path).owned():
-        StateDir(tmp_path).announce("127.0.0.1", 8000, Path("/m"))
+        StateDir(tmp_path).announce({})
         refused = pytest.raises(ModelMQError, match=rf"already \(process {os.getpid()}\): stop it there, or choose")
         with refused, StateDir(tmp_path).owned():
             pass
@@ -40,16 +40,16 @@ def test_what_runs_can_be_found_while_it_runs(tmp_path: Path) -> None:
     assert state.running() is None
     with state.owned():
         assert state.running() is None
-        state.announce("127.0.0.1", 8001, Path("/m"))
+        state.announce({"MODELMQ_GATEWAY_PORT": "8001"})
         found = StateDir(tmp_path).running()
         assert found is not None
-        assert (found.process.pid, found.http_port, found.models_dir) == (os.getpid(), 8001, "/m")
+        assert (found.process.pid, found.settings) == (os.getpid(), {"MODELMQ_GATEWAY_PORT": "8001"})
     assert state.running() is None
 
 
 def test_a_killed_supervisor_does_not_run(tmp_path: Path) -> None:
     state = StateDir(tmp_path)
-    gone = Running(ProcessId(os.getpid(), 1, "an earlier boot"), "127.0.0.1", 8000, "/m")
+    gone = Running(ProcessId(os.getpid(), 1, "an earlier boot"), {})
     (tmp_path / "supervisor.json").write_bytes(msgspec.json.encode(gone))
     assert state.running() is None
     (tmp_path / "supervisor.json").write_text("{")
