@@ -7,7 +7,7 @@ from decimal import Decimal
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pamqp import commands, decode, encode, frame, header
 
@@ -59,24 +59,28 @@ PAMQPS_NAMES = {"type": "message_type"}
 PROPERTIES = st.fixed_dictionaries(FIELDS)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(OURS)
 def test_pamqp_reads_our_tables(table: dict[str, Any]) -> None:
     data = encode_table(table)
     assert decode.field_table(data) == (len(data), table)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(PAMQPS)
 def test_we_read_pamqps_tables(table: dict[str, Any]) -> None:
     data = encode.field_table(table)
     assert decode_table(data, 0, len(data)) == (table, len(data))
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(OURS)
 def test_we_read_our_own_tables(table: dict[str, Any]) -> None:
     data = b"before" + encode_table(table) + b"behind"
     assert decode_table(data, 6, len(data)) == (table, len(data) - 6)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(PROPERTIES)
 def test_pamqp_reads_our_properties(fields: dict[str, Any]) -> None:
     data = frames.content(7, encode_properties(Properties(**fields)), b"", frame_max=131_072)
@@ -85,6 +89,7 @@ def test_pamqp_reads_our_properties(fields: dict[str, Any]) -> None:
     assert {name: getattr(theirs.properties, PAMQPS_NAMES.get(name, name)) for name in FIELDS} == fields
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(PROPERTIES)
 def test_we_read_pamqps_properties(fields: dict[str, Any]) -> None:
     theirs = commands.Basic.Properties(**{PAMQPS_NAMES.get(name, name): value for name, value in fields.items()})
@@ -96,6 +101,7 @@ def test_we_read_pamqps_properties(fields: dict[str, Any]) -> None:
     }
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(CHANNELS, KEYS, KEYS, st.booleans())
 def test_pamqp_reads_our_publish(channel: int, exchange: str, key: str, mandatory: bool) -> None:
     data = frames.publish_method(channel, exchange, key, mandatory)
@@ -107,6 +113,7 @@ def test_pamqp_reads_our_publish(channel: int, exchange: str, key: str, mandator
     }  # fmt: skip
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(CHANNELS, TAGS, st.booleans(), st.booleans())
 def test_our_acks_are_pamqps_to_the_byte(channel: int, tag: int, multiple: bool, requeue: bool) -> None:
     assert frames.ack(channel, tag, multiple=multiple) == frame.marshal(commands.Basic.Ack(tag, multiple), channel)
@@ -115,6 +122,7 @@ def test_our_acks_are_pamqps_to_the_byte(channel: int, tag: int, multiple: bool,
     )
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.binary(max_size=2000), st.integers(64, 700))
 def test_pamqp_reads_our_content(body: bytes, frame_max: int) -> None:
     data = frames.content(3, encode_properties(Properties(message_id="m")), body, frame_max)
@@ -129,6 +137,7 @@ def test_pamqp_reads_our_content(body: bytes, frame_max: int) -> None:
     assert found == body
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.binary(max_size=300))
 def test_bytes_that_are_no_table_are_one_error(data: bytes) -> None:
     try:
@@ -138,6 +147,7 @@ def test_bytes_that_are_no_table_are_one_error(data: bytes) -> None:
     assert stop <= len(data)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(st.binary(max_size=300))
 def test_bytes_that_are_no_properties_are_one_error(data: bytes) -> None:
     try:
@@ -147,6 +157,7 @@ def test_bytes_that_are_no_properties_are_one_error(data: bytes) -> None:
     assert decode_properties(encode_properties(properties)) == properties or "nan" in repr(properties)
 
 
+@settings(deadline=None)  # the machine may be busy
 @given(OURS, st.data())
 def test_a_damaged_table_is_one_error_or_another_table(table: dict[str, Any], data: st.DataObject) -> None:
     good = bytearray(encode_table(table))
