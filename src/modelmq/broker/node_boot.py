@@ -65,12 +65,15 @@ def boot(
         # Without an epmd of its own the node may have met another's on that port.
         version = until_ready(record, ports, lambda: all(child.poll() is None for child in children), timeout_s)
     except BaseException as error:
+        epmd_ended = bool(children) and children[0].poll() is not None
         end_everything(files, record, running, timeout_s=2)
         for child in children:
             child.wait()
-        if isinstance(error, NotReady):
-            raise _problem(files, log_sizes, timeout_s, error) from None
-        raise
+        if not isinstance(error, NotReady):
+            raise
+        if epmd_ended:  # it says nothing, and there is one reason only
+            raise PortTaken(f"Port {ports.epmd}, wanted for the node's epmd, was taken by another program.") from None
+        raise _problem(files, log_sizes, timeout_s, error) from None
     running = msgspec.structs.replace(running, version=version)
     records.save_running(files, running)
     return running, tuple(children)
