@@ -135,13 +135,17 @@ class Asker:
 class Running:
     """A worker in this process, with everything it told."""
 
-    def __init__(self, worker: Worker, events: list[Event]) -> None:
-        self.worker = worker
-        self.events = events
+    def __init__(self, settings: Settings) -> None:
+        self.events: list[Event] = []
         self.news = asyncio.Event()
         self.stopping = asyncio.Event()
         self.ready = asyncio.Event()
-        self.task: asyncio.Task[None] | None = None
+        self.worker = Worker(settings, self._emit)
+        self.task = asyncio.create_task(self.worker.run(self.stopping, self.ready.set))
+
+    def _emit(self, event: Event) -> None:
+        self.events.append(event)
+        self.news.set()
 
     def of(self, kind: type[Event]) -> list[Any]:
         return [event for event in self.events if type(event) is kind]
@@ -155,8 +159,7 @@ class Running:
 
     async def stop(self) -> None:
         self.stopping.set()
-        if self.task is not None:
-            await asyncio.wait_for(self.task, PATIENCE_S)
+        await asyncio.wait_for(self.task, PATIENCE_S)
 
 
 @pytest.fixture
@@ -166,13 +169,13 @@ def models_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def make_model(models_dir: Path) -> Callable[..., None]:
-    """A Python model in the models folder: code, and lines for model.toml."""
+    """A Python model in the models folder: code, and lines for the model.toml beside its versions."""
 
     def make(name: str, code: str = DOUBLE, *, version: str = "1", toml: str = "") -> None:
         folder = models_dir / name / version
         folder.mkdir(parents=True)
         (folder / "model.py").write_text(textwrap.dedent(code))
-        (folder / "model.toml").write_text(toml)
+        (models_dir / name / "model.toml").write_text(toml)
 
     return make
 
@@ -241,27 +244,20 @@ async def start_worker(settings_of: Callable[..., Settings]) -> AsyncIterator[Ca
     started: list[Running] = []
 
     async def start(*, wait: bool = True, **worker: Any) -> Running:
-        events: list[Event] = []
-
-        def emit(event: Event) -> None:
-            events.append(event)
-            running.news.set()
-
-        running = Running(Worker(settings_of(**worker), emit), events)
+        running = Running(settings_of(**worker))
         started.append(running)
-        running.task = asyncio.create_task(running.worker.run(running.stopping, running.ready.set))
         if wait:
             waiting = asyncio.create_task(running.ready.wait())
             await asyncio.wait([running.task, waiting], timeout=PATIENCE_S, return_when=asyncio.FIRST_COMPLETED)
             waiting.cancel()
             if running.task.done():
                 running.task.result()
-            assert running.ready.is_set(), events
+            assert running.ready.is_set(), running.events
         return running
 
     yield start
     for running in started:
-        if running.task is not None and not running.task.done():
+        if not running.task.done():
             await running.stop()
 
 
