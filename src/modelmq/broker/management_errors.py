@@ -23,7 +23,10 @@ _TRANSPORT: tuple[tuple[type[Exception], str], ...] = (
     ),
     (httpx.UnsupportedProtocol, "has an address that is not http:// or https://"),
     (httpx.ProxyError, "cannot be reached through the proxy"),
-    (httpx.NetworkError, "closed the connection in the middle of an answer; is the broker restarting?"),
+    (
+        httpx.NetworkError,
+        "closed the connection without a whole answer; is RabbitMQ restarting, and is this its management port?",
+    ),
     (httpx.ProtocolError, "does not speak proper HTTP; is this really the management port?"),
     (httpx.DecodingError, "sent a compressed answer that cannot be read"),
     (httpx.TooManyRedirects, "redirects without end"),
