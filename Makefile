@@ -14,6 +14,7 @@ up: ## serve the demo models until Ctrl-C; own models: make up ARGS="--models DI
 
 test: ## everything that must pass: formatting, lint, types, import direction, all tests; some tests: make test ARGS="-k batcher"
 	@tools/bootstrap.sh rabbitmq
+	@tools/bootstrap.sh curl
 	@tools/bootstrap.sh venv dev
 	@exec tools/checks.sh all $(ARGS)
 

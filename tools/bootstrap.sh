@@ -2,6 +2,7 @@
 # Sets up what the Makefile's targets need, each only when it is missing:
 #
 #   bootstrap.sh rabbitmq           RabbitMQ, from the operating system's packages
+#   bootstrap.sh curl               curl, which the commands shown in the documentation are run with
 #   bootstrap.sh venv runtime|dev   .venv with what requirements/NAME.lock lists, and this project, editable
 #
 # A message-queue service of the whole system is neither started nor enabled, and one that is there is left alone:
@@ -235,10 +236,11 @@ install_as_root() {
 
 case "${1:-}" in
     rabbitmq) rabbitmq ;;
+    curl) command -v curl >/dev/null 2>&1 || install_packages curl "the commands in the documentation are tested with it" curl ;;
     venv) venv "${2:?name a lock file: runtime or dev}" ;;
     install-as-root)
         shift
         install_as_root "$@"
         ;;
-    *) fail "usage: $0 rabbitmq | venv runtime|dev" ;;
+    *) fail "usage: $0 rabbitmq | curl | venv runtime|dev" ;;
 esac
