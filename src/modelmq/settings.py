@@ -92,9 +92,7 @@ class GatewaySettings(msgspec.Struct, frozen=True):
     port: Annotated[_Port, Meta(description="HTTP port.")] = 8000
     max_body_bytes: Annotated[_Body, Meta(description="Largest request body; larger ones are 413.")] = BODY_LIMIT_BYTES
     max_in_flight: Annotated[_Count, Meta(description="Requests answered at one time; more are 429.")] = 4096
-    default_timeout_s: Annotated[
-        _Seconds, Meta(description="Deadline of a request that names none, where its model's settings name none.")
-    ] = 60.0
+    default_timeout_s: Annotated[_Seconds, Meta(description="Deadline of an HTTP request that names none.")] = 60.0
     confirm_timeout_s: Annotated[
         _Seconds, Meta(description="A request that RabbitMQ has not taken after this long is 503.")
     ] = 1.0
