@@ -7,9 +7,8 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from modelmq.amqp import Delivery, Properties, Settled, connect, options_from_url
-
 from benchmarks.clients.drive import Address, Ask
+from modelmq.amqp import Delivery, Properties, Settled, connect, options_from_url
 from modelmq.messages import DEADLINE_HEADER, DIRECT_REPLY_TO, JSON
 
 

@@ -12,9 +12,9 @@ from typing import Any, NamedTuple
 
 import msgspec
 import pytest
-from modelmq.amqp import Channel, Connection, Delivery, Properties, Settled, connect
 
 from modelmq import control
+from modelmq.amqp import Channel, Connection, Delivery, Properties, Settled, connect
 from modelmq.control import Hello, WorkerReport
 from modelmq.events import Event
 from modelmq.messages import CONTROL_EXCHANGE, DIRECT_REPLY_TO, HELLO_TYPE, JSON, MODEL_EXCHANGE
