@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tomllib
+
 import pytest
 
 from modelmq.toml_lines import locate
@@ -50,6 +52,14 @@ def test_keys_and_tables_are_found_where_they_stand() -> None:
         ("items",): 19,
         ("items", "name"): 20,
     }
+
+
+@pytest.mark.parametrize("quote", ['"', "'"])
+@pytest.mark.parametrize("more", range(3))
+def test_a_multi_line_text_may_end_in_quotes_of_its_own(quote: str, more: int) -> None:
+    text = f"a = {quote * 3}x{quote * more}\nb = 1 {quote * (3 + more)}\nc = 2\n"
+    assert set(tomllib.loads(text)) == {"a", "c"}
+    assert locate(text) == {("a",): 1, ("c",): 3}
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "# only a note", " \t "])
