@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -241,3 +242,13 @@ def test_more_models_than_one_pattern_holds() -> None:
 
 def test_queues_are_values() -> None:
     assert Queue("q", "quorum") in built(ModelRoute("m", queue="q")).queues
+
+
+def test_the_page_names_everything() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "topology.md").read_text("utf-8")
+    topology = built(ModelRoute("digits", ("1",)))
+    named = [each.name for each in (*topology.exchanges, *topology.queues, *topology.policies)]
+    named += ["ml-gateway", "ml-worker-<role>", "ml-client", "ml-operator"]
+    assert [name for name in named if f"`{name}`" not in page] == []
+    keys = {binding.routing_key for binding in topology.bindings} - {""}
+    assert {key for key in keys if f"`{key}`" not in page} == set()
