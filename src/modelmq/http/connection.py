@@ -156,7 +156,7 @@ class Connection(asyncio.Protocol):
         self._size += len(body)
         shared.buffered_bytes += len(body)
         if self._size > shared.limits.max_body_bytes:
-            self._too_large("is larger")
+            self._too_large("is too large")
         elif shared.buffered_bytes > shared.limits.max_buffered_bytes:
             self._refuse(503, "Too many bytes of requests are held; try again later.")
 

@@ -82,7 +82,9 @@ def broker_at(options: ConnectionOptions, vhost: str) -> Broker:
 
 @pytest.fixture
 def models_dir(tmp_path: Path) -> Path:
-    return tmp_path / "models"
+    folder = tmp_path / "models"
+    folder.mkdir()
+    return folder
 
 
 @pytest.fixture
@@ -103,7 +105,6 @@ def declare(models_dir: Path) -> Callable[..., Awaitable[None]]:
     """Exchanges, queues and bindings for the models in the folder, as the topology says, but without users."""
 
     async def declarer(broker: Broker, *routes: ModelRoute) -> None:
-        models_dir.mkdir(exist_ok=True)
         models = {route.name: route for route in routes}
         for source in scan(models_dir).models:
             known = models.get(source.name)
