@@ -15,6 +15,8 @@ from modelmq.protocol.json_codec import (
     decode_response,
     encode_request,
     encode_response,
+    encode_written,
+    write_outputs,
 )
 from modelmq.protocol.tensors import Envelope, InferenceRequest, InferenceResponse, Parameters
 from modelmq.protocol.validation import rows_of
@@ -32,9 +34,11 @@ __all__ = [
     "encode_error",
     "encode_request",
     "encode_response",
+    "encode_written",
     "error_message",
     "is_json",
     "model_metadata_json",
     "rows_of",
     "server_metadata_json",
+    "write_outputs",
 ]

@@ -114,7 +114,16 @@ def decode_request(
 
 def encode_response(model: str, version: str, request_id: str | None, outputs: Mapping[str, Array]) -> bytes:
     """The body of a reply. Raises ModelFailed naming the output when JSON cannot carry its values."""
-    written = [write_tensor(name, array, "Output", ModelFailed, model) for name, array in outputs.items()]
+    return encode_written(model, version, request_id, list(write_outputs(outputs, model).values()))
+
+
+def write_outputs(outputs: Mapping[str, Array], model: str) -> dict[str, WrittenTensor]:
+    """The first half of `encode_response`, for outputs whose `rows` then go to several requests."""
+    return {name: write_tensor(name, array, "Output", ModelFailed, model) for name, array in outputs.items()}
+
+
+def encode_written(model: str, version: str, request_id: str | None, written: list[WrittenTensor]) -> bytes:
+    """The second half."""
     return _encode(_WrittenResponse(model, version, written, request_id))
 
 

@@ -30,8 +30,14 @@ class WrittenTensor(msgspec.Struct, omit_defaults=True):
     name: str
     datatype: str
     shape: tuple[int, ...]
-    data: Any
+    data: list[Any]
     parameters: Parameters | None = None
+
+    def rows(self, start: int, count: int) -> WrittenTensor:
+        """Some rows of a tensor that has any, counted along its first axis."""
+        tail = self.shape[1:]
+        size = math.prod(tail)
+        return WrittenTensor(self.name, self.datatype, (count, *tail), self.data[start * size : (start + count) * size])
 
 
 def write_tensor(name: str, array: Array, role: str, error: type[RequestError], model: str = "") -> WrittenTensor:
@@ -46,24 +52,25 @@ def write_tensor(name: str, array: Array, role: str, error: type[RequestError], 
             "tensor extension."
         )
     flat = array.ravel()
-    data: Any
+    data: list[Any]
     if datatype == "BYTES":
         data = _strings(flat, name, role, error, model)
     elif datatype in ("FP32", "FP64"):
         values = flat.tolist()
         if not math.isfinite(sum(values)) and not np.isfinite(flat).all():  # a sum may overflow where no value did
             raise error(f"{subject(role, name, model)} has NaN or Infinity, which JSON does not carry.")
-        data = shortest(flat, values) if datatype == "FP32" else values
+        data = shortest(flat) if datatype == "FP32" else values
     else:
         data = flat.tolist()
     return WrittenTensor(name, datatype, array.shape, data)
 
 
-def shortest(flat: Array, values: list[float]) -> Any:
-    """Finite 32-bit numbers in a form the encoder prints with the fewest digits; `values` are the same as doubles."""
-    if len(values) <= FEW:
-        return msgspec.Raw(f"[{','.join(map(str, flat.astype(np.float32, copy=False)))}]".encode())
-    return _nearest_short_doubles(flat.astype(np.float64)).tolist()
+def shortest(flat: Array) -> list[float]:
+    """For finite 32-bit numbers, those doubles that the encoder prints with the fewest digits."""
+    if flat.size <= FEW:
+        return [float(str(number)) for number in flat.astype(np.float32, copy=False)]
+    short: list[float] = _nearest_short_doubles(flat.astype(np.float64)).tolist()
+    return short
 
 
 def _nearest_short_doubles(exact: Array) -> Array:

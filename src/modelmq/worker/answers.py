@@ -5,23 +5,74 @@ After the executor, before the lane. Pure: outputs or a reason in, outcome and r
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from functools import partial
+
 from modelmq.errors import DeadLettered, Expired, ModelFailed, RequestError, Unavailable, request_error
-from modelmq.protocol import encode_response
+from modelmq.protocol import encode_response, encode_written, write_outputs
+from modelmq.protocol.json_writing import WrittenTensor
 from modelmq.runtimes import ModelSource
 from modelmq.worker.executor import Died
 from modelmq.worker.item import WorkItem
-from modelmq.worker.joining import Tensors, select
+from modelmq.worker.joining import Tensors, select, split
 from modelmq.worker.outcome import Answer, Outcome, refusal
 from modelmq.worker.wire import Raised
+
+WRITTEN_AT_ONCE = 65_536
+"""Elements up to which the outputs of a batch are written as a whole: Python's numbers take ten times their memory."""
+
+
+def successes(items: Sequence[WorkItem], outputs: Tensors, source: ModelSource, max_reply_bytes: int) -> list[Answer]:
+    """The answers to the requests of one batch, in their order, out of outputs with the rows of all of them.
+
+    Written as a whole, because what numpy does costs by the call and not by the row; one by one where that fails, so
+    that a request is refused for its own rows only.
+    """
+    if sum(array.size for array in outputs.values()) <= WRITTEN_AT_ONCE:
+        try:
+            written = write_outputs(outputs, source.name)
+        except RequestError:
+            pass
+        else:
+            return _cut(items, written, source, max_reply_bytes)
+    parts = split(outputs, [item.rows for item in items], source.name)
+    return [success(item, part, source, max_reply_bytes) for item, part in zip(items, parts, strict=True)]
 
 
 def success(item: WorkItem, outputs: Tensors, source: ModelSource, max_reply_bytes: int) -> Answer:
     """The response; a failure when the outputs cannot be a response or the response is too large."""
+    return _answer(partial(_response, item, outputs, source), source, max_reply_bytes)
+
+
+def _cut(
+    items: Sequence[WorkItem], written: dict[str, WrittenTensor], source: ModelSource, max_reply_bytes: int
+) -> list[Answer]:
+    answers: list[Answer] = []
+    start = 0
+    for item in items:
+        answers.append(_answer(partial(_response_of_rows, item, written, start, source), source, max_reply_bytes))
+        start += item.rows
+    return answers
+
+
+def _response(item: WorkItem, outputs: Tensors, source: ModelSource) -> bytes:
+    wanted = select(outputs, item.outputs, source.name)
+    return encode_response(source.name, source.version, item.request_id, wanted)
+
+
+def _response_of_rows(item: WorkItem, written: dict[str, WrittenTensor], start: int, source: ModelSource) -> bytes:
+    wanted = select(written, item.outputs, source.name).values()
+    rows = [tensor.rows(start, item.rows) for tensor in wanted]
+    return encode_written(source.name, source.version, item.request_id, rows)
+
+
+def _answer(encode: Callable[[], bytes], source: ModelSource, max_reply_bytes: int) -> Answer:
     try:
-        wanted = select(outputs, item.outputs, source.name)
-        body = encode_response(source.name, source.version, item.request_id, wanted)
+        body = encode()
     except RequestError as error:
         return refusal(error)
+    except Exception as error:  # memory, above all: what one request's outputs need must not end the worker
+        return refusal(ModelFailed(f"The outputs of model {source.name} cannot be written as a reply: {error!r}."))
     if len(body) > max_reply_bytes:
         return refusal(
             ModelFailed(f"The reply of model {source.name} has {len(body)} bytes; the limit is {max_reply_bytes}.")

@@ -7,13 +7,14 @@ raised: outputs are never sliced along an axis that is not the rows sent. Pure.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from modelmq.errors import ModelFailed
 
 Tensors = dict[str, np.ndarray[Any, Any]]
+T = TypeVar("T")
 
 
 def batch_key(inputs: Mapping[str, np.ndarray[Any, Any]]) -> tuple[tuple[str, str, tuple[int, ...]], ...]:
@@ -28,9 +29,8 @@ def join(parts: Sequence[Tensors]) -> Tensors:
     return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def split(outputs: Mapping[str, np.ndarray[Any, Any]], rows: Sequence[int], model: str) -> list[Tensors]:
-    """The outputs of each request, as views; `rows` as they were joined. Raises ModelFailed."""
-    total = sum(rows)
+def check_rows(outputs: Mapping[str, np.ndarray[Any, Any]], total: int, model: str) -> None:
+    """Raises ModelFailed for outputs that cannot be cut apart."""
     for name, array in outputs.items():
         if array.ndim == 0 or array.shape[0] != total:
             got = "no batch axis" if array.ndim == 0 else f"{array.shape[0]} rows"
@@ -38,6 +38,11 @@ def split(outputs: Mapping[str, np.ndarray[Any, Any]], rows: Sequence[int], mode
                 f'Output "{name}" of model {model} has {got} where {total} were sent; '
                 "the first axis of every output of a batched model must count the rows of its inputs."
             )
+
+
+def split(outputs: Mapping[str, np.ndarray[Any, Any]], rows: Sequence[int], model: str) -> list[Tensors]:
+    """The outputs of each request, as views; `rows` as they were joined. Raises ModelFailed."""
+    check_rows(outputs, sum(rows), model)
     if len(rows) == 1:
         return [dict(outputs)]
     parts: list[Tensors] = []
@@ -48,7 +53,7 @@ def split(outputs: Mapping[str, np.ndarray[Any, Any]], rows: Sequence[int], mode
     return parts
 
 
-def select(outputs: Tensors, wanted: Iterable[str], model: str) -> Tensors:
+def select(outputs: dict[str, T], wanted: Iterable[str], model: str) -> dict[str, T]:
     """Only the outputs that a request asked for, in its order; without a wish all. Raises ModelFailed."""
     names = tuple(wanted)
     if not names:

@@ -25,7 +25,7 @@ from modelmq.worker.executor import Died, ModelProcess
 from modelmq.worker.halving import Halving
 from modelmq.worker.intake import log_id
 from modelmq.worker.item import WorkItem
-from modelmq.worker.joining import Tensors, join, split
+from modelmq.worker.joining import Tensors, check_rows, join
 from modelmq.worker.outcome import Answer, Outcome
 from modelmq.worker.rate import Rate
 from modelmq.worker.restarts import RestartCount
@@ -33,6 +33,18 @@ from modelmq.worker.wire import Raised
 
 _UNKNOWN = Signature("", (), (), batched=False)
 _DEFAULT_MAX_RUN_S = ModelSettings().max_run_s
+
+
+class _Batch:
+    """Requests being computed together, how far that is, and what became of those that are finished."""
+
+    __slots__ = ("items", "plan", "started_s", "tally")
+
+    def __init__(self, items: Sequence[WorkItem], plan: Halving[WorkItem], started_s: float) -> None:
+        self.items = items
+        self.plan = plan
+        self.started_s = started_s
+        self.tally: Counter[str] = Counter()
 
 
 class Owner(Protocol):
@@ -197,72 +209,68 @@ class ServedVersion:
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wake.wait(), max(0.0, ripe_at - time.monotonic()))
 
-    async def _compute(self, batch: Sequence[WorkItem]) -> None:
-        """Run a batch, and what is left of it, until each of its requests is settled or given back."""
-        started_s = time.monotonic()
-        plan = Halving(batch, max_attempts=self._settings.max_attempts)
-        tally: Counter[str] = Counter()
-        self._running = len(batch)
+    async def _compute(self, items: Sequence[WorkItem]) -> None:
+        """Run a batch, and what is left of it, until each of its requests is settled, about to be, or given back."""
+        batch = _Batch(items, Halving(items, max_attempts=self._settings.max_attempts), time.monotonic())
+        self._running += len(items)
+        plan = batch.plan
         while current := plan.next():
             result = await self._execute(current)
-            self._settle(plan, current, result, tally)
-            if isinstance(result, Died) and not await self._revive(result, held=len(current)):
-                self._owner.orphaned(self, plan.rest())
-                break
-            self._drop_unwanted(plan, tally)
-        self._running = 0
-        self._rate.add(tally.total(), time.monotonic())
-        self._emit(
-            BatchFinished(
-                model=self.source.name,
-                version=self.source.version,
-                requests=len(batch),
-                rows=sum(item.rows for item in batch),
-                runs=plan.runs,
-                duration_s=time.monotonic() - started_s,
-                queued_s=started_s - batch[0].received_s,
-                outcomes=dict(tally),
-            )
-        )
+            if isinstance(result, dict):
+                plan.succeeded()
+                self._restarts.succeeded()
+                if len(current) == len(items):
+                    # In the loop's next turn: by then the model's process has the next batch to work on meanwhile.
+                    asyncio.get_running_loop().call_soon(self._finish_batch, batch, result, time.monotonic())
+                    return
+                self._succeed(current, result, batch.tally)
+            elif isinstance(result, Raised):
+                self._blame(plan.raised(), answers.raised(result), batch.tally)
+            else:
+                self._blame(plan.died(), answers.dead(self.source, result, plan.attempts), batch.tally)
+                if not await self._revive(result, held=len(current)):
+                    rest = plan.rest()
+                    self._running -= len(rest)
+                    self._owner.orphaned(self, rest)
+                    break
+            self._drop_unwanted(plan, batch.tally)
+        self._tell_finished(batch, time.monotonic())
 
-    async def _execute(self, items: Sequence[WorkItem]) -> list[Tensors] | Raised | Died:
-        """The outputs of each request, or why there are none."""
+    async def _execute(self, items: Sequence[WorkItem]) -> Tensors | Raised | Died:
+        """The outputs of all, or why there are none."""
         if self._process is None:
             return Died("is not running")
         try:
             inputs = join([item.inputs for item in items])
             result = await self._process.run(inputs, max_run_s=self.max_run_s)
-            if isinstance(result, Raised | Died):
-                return result
-            return (
-                split(result, [item.rows for item in items], self.source.name) if self.signature.batched else [result]
-            )
+            if isinstance(result, dict) and self.signature.batched:
+                check_rows(result, sum(item.rows for item in items), self.source.name)
         except ModelFailed as error:
             return Raised(error.code, error.message)
         except MemoryError:
             return Raised("failed", f"The worker has too little memory to run a batch of model {self.source.name}.")
+        return result
 
-    def _settle(
-        self,
-        plan: Halving[WorkItem],
-        items: Sequence[WorkItem],
-        result: list[Tensors] | Raised | Died,
-        tally: Counter[str],
-    ) -> None:
-        """Tell the plan how the run went, and finish every request whose outcome is known by that."""
-        if isinstance(result, Raised):
-            if culprit := plan.raised():
-                self._finish(culprit, answers.raised(result), tally)
-        elif isinstance(result, Died):
-            if culprit := plan.died():
-                self._finish(culprit, answers.dead(self.source, result, plan.attempts), tally)
+    def _finish_batch(self, batch: _Batch, outputs: Tensors, ended_s: float) -> None:
+        """The batch went well at once, which is the rule."""
+        self._succeed(batch.items, outputs, batch.tally)
+        self._tell_finished(batch, ended_s)
+
+    def _succeed(self, items: Sequence[WorkItem], outputs: Tensors, tally: Counter[str]) -> None:
+        limit = self._settings.max_reply_bytes
+        if self.signature.batched:
+            found = answers.successes(items, outputs, self.source, limit)
         else:
-            plan.succeeded()
-            self._restarts.succeeded()
-            limit = self._settings.max_reply_bytes
-            for item, outputs in zip(items, result, strict=True):
-                self._finish(item, answers.success(item, outputs, self.source, limit), tally)
+            found = [answers.success(item, outputs, self.source, limit) for item in items]
+        for item, answer in zip(items, found, strict=True):
+            self._finish(item, answer, tally)
         _flush(items)
+
+    def _blame(self, culprit: WorkItem | None, answer: Answer, tally: Counter[str]) -> None:
+        """Finish the request that was found to be at fault, if it was."""
+        if culprit is not None:
+            self._finish(culprit, answer, tally)
+            culprit.origin.flush()
 
     def _finish(self, item: WorkItem, answer: Answer, tally: Counter[str]) -> None:
         tally[answer.outcome.value] += 1
@@ -270,6 +278,22 @@ class ServedVersion:
         item.origin.settle(item.delivery, item.reply_to, answer)
         if answer.outcome is not Outcome.SUCCEEDED:
             self._tell_failed(item, answer)
+
+    def _tell_finished(self, batch: _Batch, ended_s: float) -> None:
+        items, tally = batch.items, batch.tally
+        self._rate.add(tally.total(), ended_s)
+        self._emit(
+            BatchFinished(
+                model=self.source.name,
+                version=self.source.version,
+                requests=len(items),
+                rows=sum(item.rows for item in items),
+                runs=batch.plan.runs,
+                duration_s=ended_s - batch.started_s,
+                queued_s=batch.started_s - items[0].received_s,
+                outcomes=dict(tally),
+            )
+        )
 
     def _drop_unwanted(self, plan: Halving[WorkItem], tally: Counter[str]) -> None:
         """Before a re-run: the broker has taken back what came through a closed channel; others may be out of time."""

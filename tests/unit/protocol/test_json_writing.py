@@ -52,7 +52,7 @@ def significant_digits(text: str) -> int:
 @pytest.mark.parametrize(
     ("array", "text"),
     [
-        (np.array([0.1, 1, -2.5e-7], np.float32), "[0.1,1.0,-2.5e-07]"),
+        (np.array([0.1, 1, -2.5e-7], np.float32), "[0.1,1.0,-2.5e-7]"),
         (np.array([0.1, 1e300]), "[0.1,1e300]"),
         (np.array([], np.float32), "[]"),
         (np.float32(0.5), "[0.5]"),
