@@ -60,9 +60,8 @@ def _written(observed: Observed, wanted: Any, passwords: dict[str, str]) -> Obse
 
     match wanted:
         case Vhost():
-            rights = PermissionInfo(ADMIN, ".*", ".*", ".*")
-            vhosts = observed.vhosts | {wanted.name}
-            return msgspec.structs.replace(observed, vhosts=vhosts, permissions=(*observed.permissions, rights))
+            # The worst case: its creator's rights are not there yet, or it was created by somebody else.
+            return msgspec.structs.replace(observed, vhosts=observed.vhosts | {wanted.name})
         case User():
             hashed = password_hash(passwords[wanted.name], b"1234")
             return put("users", UserInfo(wanted.name, ",".join(wanted.tags), hashed))

@@ -114,8 +114,8 @@ def _users(topology: Topology, observed: Observed, passwords: Mapping[str, str])
 
 def _permissions(topology: Topology, observed: Observed) -> Iterator[Change]:
     there = {permission.user: permission for permission in observed.permissions}
-    # A new virtual host gives its creator all rights; in one that was there the administrator may have none.
-    if topology.vhost.name in observed.vhosts and observed.admin not in there:
+    # RabbitMQ gives them to the creator of a virtual host, but after creating it, and somebody else may have done so.
+    if observed.admin not in there:
         rights = Permission(observed.admin, ".*", ".*", ".*")
         yield Change("create", "permission", observed.admin, rights, "the administrator declares queues")
     for wanted in topology.permissions:

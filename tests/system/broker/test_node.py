@@ -62,12 +62,9 @@ def test_started_stopped_and_started_again(folder: Path, node: RunningNode) -> N
     assert {first.amqp_port, first.management_url}.isdisjoint({node.amqp_port, node.management_url})
     assert first.admin_password != node.admin_password
     assert files.cookie.read_text() != files_in(node.directory).cookie.read_text()
-    with of(first) as management:
+    with of(first) as management, of(node) as others:
         management.put_vhost("kept", "")
-        assert (
-            management.overview().node
-            != Management(node.management_url, node.admin_username, node.admin_password).overview().node
-        )
+        assert management.overview().node != others.overview().node
 
     first.stop()
     first.stop()

@@ -31,19 +31,32 @@ def hidden(node: RunningNode) -> dict[str, bytes]:
     }
 
 
-def test_every_listener_is_on_the_loopback_address(node: RunningNode) -> None:
-    found = {
+def sockets(node: RunningNode, kind: str) -> set[tuple[str, str, int]]:
+    """Process, address and port of those that wait for somebody: TCP listeners, UDP sockets without a peer."""
+    return {
         (process.name(), connection.laddr.ip, connection.laddr.port)
         for process in processes(node)
-        for connection in process.net_connections("inet")
-        if connection.status == psutil.CONN_LISTEN or (connection.type.name == "SOCK_DGRAM" and not connection.raddr)
+        for connection in process.net_connections(kind)
+        if connection.status == psutil.CONN_LISTEN or (kind == "udp" and connection.laddr and not connection.raddr)
     }
+
+
+def test_every_listener_is_on_the_loopback_address(node: RunningNode) -> None:
+    found = sockets(node, "tcp")
     assert {ip for _, ip, _ in found} <= LOOPBACK
     ports = {port for _, _, port in found}
     assert {node.amqp_port, node.amqps_port, int(node.management_url.rpartition(":")[2])} < ports
     # Beside these the node listens for other Erlang machines, and its epmd for the node.
     assert len(ports) == 5
     assert len({port for name, _, port in found if name == "epmd"}) == 1
+
+
+def test_it_takes_no_datagrams(node: RunningNode) -> None:
+    # Erlang opens one for the moment in which it asks for the machine's interfaces; none is there to stay.
+    stays = sockets(node, "udp")
+    for _ in range(20):
+        stays &= sockets(node, "udp")
+    assert stays == set()
 
 
 def test_its_epmd_is_its_own(node: RunningNode) -> None:

@@ -85,7 +85,7 @@ def test_everything_is_made_once(settings: Settings, proxy: Proxy, through: Mana
     assert_as_it_says(first.topology, admin, settings)
     assert len(proxy.writes) == first.writes
     assert re.fullmatch(
-        r"\d+ written: 25 binding, 7 exchange, 4 permission, 8 policy, 8 queue, 4 user, 1 vhost\.", str(first)
+        r"\d+ written: 25 binding, 7 exchange, 5 permission, 8 policy, 8 queue, 4 user, 1 vhost\.", str(first)
     )
 
     proxy.asked.clear()

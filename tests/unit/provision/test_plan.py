@@ -93,7 +93,7 @@ def test_an_empty_broker_gets_everything_in_the_order_of_its_needs() -> None:
     kinds = list(dict.fromkeys(kind for _, kind, _, _ in made))
     assert kinds == ["vhost", "user", "permission", "policy", "exchange", "queue", "binding"]
     parts = (TOPOLOGY.users, TOPOLOGY.permissions, TOPOLOGY.policies, TOPOLOGY.exchanges, TOPOLOGY.queues)
-    assert len(made) == 1 + sum(map(len, parts)) + len(TOPOLOGY.bindings)
+    assert len(made) == 2 + sum(map(len, parts)) + len(TOPOLOGY.bindings)
 
 
 @pytest.mark.parametrize("field", ["users", "permissions", "policies", "exchanges", "queues", "bindings"])
