@@ -16,6 +16,7 @@ _SENTENCES: tuple[tuple[type[Exception], Callable[[Exception], str]], ...] = (
     (ssl.SSLError, lambda error: f"cannot be reached through TLS: {getattr(error, 'reason', None) or error}"),
     (ConnectionRefusedError, lambda _: "refused the connection; is RabbitMQ running there?"),
     (OSError, lambda error: f"cannot be reached: {getattr(error, 'strerror', None) or error}"),
+    (UnicodeError, lambda _: "cannot be reached: that is no name of a host"),
     (BrokerError, lambda error: str(error).rstrip(".")),
 )
 """What goes wrong below us, by kind; the first that fits."""
@@ -33,8 +34,8 @@ async def connect(options: ConnectionOptions, *, on_blocked: OnBlocked | None = 
         try:
             return await _connect(endpoint, options, credentials, on_blocked)
         except AccessRefused as error:
-            raise AccessRefused(f"RabbitMQ at {endpoint} {error.message}", reply_code=error.reply_code) from error
-        except (OSError, BrokerError) as error:
+            raise AccessRefused(f"RabbitMQ at {endpoint} {_sentence(error)}.", reply_code=error.reply_code) from error
+        except (OSError, UnicodeError, BrokerError) as error:
             failures.append(f"{endpoint} {_sentence(error)}")
     raise ConnectFailed(f"No RabbitMQ could be reached: {'; '.join(failures)}.")
 

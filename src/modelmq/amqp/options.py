@@ -14,6 +14,7 @@ TLS_PORT = 5671
 FRAME_MAX = 131_072
 """RabbitMQ's own default; 4.1 and later refuse less than 8192."""
 CHANNEL_MAX = 2047
+_LONGEST_VHOST = 127  # AMQP's own limit
 MAX_BODY_BYTES = 17_000_000
 """A little above RabbitMQ's own limit of 16 MiB (from 4.0 on); older brokers would pass on 128 MiB."""
 
@@ -64,6 +65,10 @@ class ConnectionOptions(msgspec.Struct, frozen=True):
     frame_max: int = FRAME_MAX
     max_body_bytes: int = MAX_BODY_BYTES
     """Bodies larger than this are not kept: their delivery has an empty body and its true size."""
+
+    def __post_init__(self) -> None:
+        if len(self.vhost) > _LONGEST_VHOST:
+            raise ConfigError(f'The virtual host "{self.vhost[:40]}…" has more than {_LONGEST_VHOST} characters.')
 
 
 def options_from_url(url: str, *, name: str = "", ca_file: str = "") -> ConnectionOptions:
