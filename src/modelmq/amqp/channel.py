@@ -333,6 +333,7 @@ class Channel:
     def _say_goodbye(self) -> None:
         if not self._closing:
             self._closing = True
+            self._consumers.clear()  # they could not acknowledge any more
             self._send(frames.encode_method(commands.Channel.Close(_GOODBYE, "", 0, 0), self.number))
 
     def _tell(self, listener: Callable[[Any], None], what: object) -> None:

@@ -19,7 +19,7 @@ from modelmq.amqp.frames import Method
 from modelmq.amqp.handshake import Handshake
 from modelmq.amqp.options import ConnectionOptions, Credentials, Endpoint
 from modelmq.amqp.wire import Called, Wire
-from modelmq.errors import BrokerError, ConnectionLost, ProtocolViolation
+from modelmq.errors import BrokerError, ChannelClosed, ConnectionLost, ProtocolViolation
 
 OnBlocked = Callable[[bool, str], None]
 
@@ -74,16 +74,18 @@ class Connection(asyncio.Protocol):
     async def drain(self) -> None:
         """Wait until the connection is writable. Raises ConnectionLost."""
         self.require_open()
-        if self._resumed is not None:
+        if self._outgoing:
+            await asyncio.sleep(0)  # what is gathered leaves, and shows whether the network takes it
+        while self._resumed is not None:
             await asyncio.shield(self._resumed)
-            self.require_open()
+        self.require_open()
 
     async def channel(self) -> Channel:
         """A new channel. Raises ConnectionLost, and ChannelClosed when all that were agreed on are in use."""
         self.require_open()
         number = next((n for n in range(1, self._handshake.channel_max + 1) if n not in self._channels), None)
         if number is None:
-            raise BrokerError(f"All {self._handshake.channel_max} channels of the connection are in use.")
+            raise ChannelClosed(f"All {self._handshake.channel_max} channels of the connection are in use.")
         channel = Channel(number, self)
         self._channels[number] = channel
         self._wire.open_channel(number)
@@ -224,7 +226,7 @@ class Connection(asyncio.Protocol):
     def _tick(self, interval_s: float) -> None:
         """Twice per heartbeat: speak when nothing was said, listen for a sign of life."""
         self._silent_ticks = 0 if self._heard else self._silent_ticks + 1
-        if self._silent_ticks > _SILENT_TICKS:
+        if self._silent_ticks >= _SILENT_TICKS:
             silent_s = interval_s * self._silent_ticks
             self._fail(ConnectionLost(f"RabbitMQ at {self.endpoint} was silent for {silent_s:g} s."))
             return

@@ -74,13 +74,13 @@ class Peer:
 
     async def until_closed(self) -> bytes:
         """What the client still sends until it has gone; a reset is a way to go too."""
-        rest = b""
+        rest = bytearray()
         try:
             while data := await self.reader.read(65_536):
                 rest += data
         except ConnectionError:
             pass
-        return rest
+        return bytes(rest)
 
 
 @asynccontextmanager
