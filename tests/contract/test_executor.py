@@ -208,6 +208,121 @@ async def test_the_terminals_signals_do_not_end_it(start: Start) -> None:
     assert await doubles(process)
 
 
+RESTLESS = """
+import os, signal, subprocess, sys, threading, time
+from pathlib import Path
+
+class Model:
+    inputs = {"x": ("FP64", [-1])}
+    outputs = {"y": ("FP64", [-1])}
+
+    def predict(self, batch):
+        x = batch["x"]
+        match float(x.min()):
+            case -1:
+                pid = os.fork()
+                if pid == 0:
+                    time.sleep(3600)
+                return {"y": x * 0 + pid}
+            case -2:
+                if os.fork() == 0:
+                    return {"y": x}  # the fork goes on as if it were the model
+            case -3:
+                return {"y": x * 0 + subprocess.Popen(["sleep", "3600"]).pid}
+            case -4:
+                threading.Thread(target=time.sleep, args=(3600,)).start()
+            case -5:
+                os.chdir("/")
+                sys.path.clear()
+                os.environ.clear()
+            case -6:
+                for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGPIPE, signal.SIGALRM):
+                    signal.signal(number, lambda *_: sys.exit(5))
+                signal.setitimer(signal.ITIMER_REAL, 3600)
+            case -7:
+                sys.stdout.close(); sys.stderr.close(); os.close(1); os.close(2)
+            case -8:
+                raise ValueError("\\ud800 is half a character")
+            case -9:
+                class Hostile(Exception):
+                    def __str__(self): raise RuntimeError("no words")
+                raise Hostile
+        return {"y": x * 2}
+"""
+
+
+@pytest.mark.parametrize("value", [-1, -2, -3, -4, -5, -6, -7, -8, -9])
+async def test_whatever_a_model_does_to_its_process_it_goes_on_and_ends_when_told(start: Start, value: float) -> None:
+    """Forks, starts programs and threads, changes the folder, takes signals, closes its output, raises what it may."""
+    process = await start(RESTLESS)
+    result = await run(process, value)
+    assert isinstance(result, Raised) == (value in (-8, -9))
+    assert isinstance(await run(process, -9), Raised)
+    assert await doubles(process)
+    assert process.alive
+
+
+@pytest.mark.parametrize("value", [-1, -3])
+async def test_what_a_model_started_ends_with_it(start: Start, value: float) -> None:
+    process = await start(RESTLESS)
+    result = await run(process, value)
+    assert isinstance(result, dict)
+    started = psutil.Process(int(result["y"][0]))
+    await process.close()
+    psutil.wait_procs([started], timeout=10)
+    assert not started.is_running() or started.status() == psutil.STATUS_ZOMBIE
+
+
+async def test_the_end_is_noticed_while_a_fork_of_the_model_lives(start: Start) -> None:
+    process = await start(RESTLESS.replace('return {"y": x * 0 + pid}', "os._exit(9)"))
+    result = await asyncio.wait_for(run(process, -1, max_run_s=3600), 20)
+    assert isinstance(result, Died)
+    assert "exited with status 9" in result.reason
+
+
+async def test_the_limit_of_a_run_holds_even_if_something_else_has_the_socket(start: Start) -> None:
+    process = await start(
+        """
+        import os, subprocess
+
+        class Model:
+            inputs = {"x": ("FP64", [-1])}
+            outputs = {"y": ("FP64", [-1])}
+
+            def predict(self, batch):
+                if batch["x"][0] == 0:
+                    return {"y": batch["x"]}
+                for name in os.listdir("/proc/self/fd"):
+                    try:
+                        os.set_inheritable(int(name), True)
+                    except OSError:
+                        pass
+                subprocess.Popen(["sleep", "3600"], close_fds=False)
+                os._exit(9)
+        """
+    )
+    result = await asyncio.wait_for(run(process, 1, max_run_s=0.5), 20)
+    assert isinstance(result, Died)
+    assert "exited with status 9" in result.reason
+
+
+async def test_it_is_warm_before_the_first_request(start: Start) -> None:
+    process = await start(
+        """
+        class Model:
+            inputs = {"x": ("FP64", [-1])}
+            outputs = {"y": ("INT64", [-1])}
+            runs = 0
+            def predict(self, batch):
+                self.runs += 1
+                return {"y": [self.runs] * len(batch["x"])}
+        """
+    )
+    result = await run(process, 1)
+    assert isinstance(result, dict)
+    assert result["y"].tolist() == [2]
+
+
 WORKER = """
 import asyncio, sys
 from pathlib import Path
@@ -225,10 +340,19 @@ asyncio.run(main())
 """
 
 
-def test_no_child_outlives_its_worker_even_while_it_computes(tmp_path: Path) -> None:
-    path = source(tmp_path).path
-    with subprocess.Popen([sys.executable, "-c", WORKER, str(path)], stdout=subprocess.PIPE, text=True) as worker:
+@pytest.mark.parametrize("case", ["time.sleep(3600)", "os.fork(); print('computes', flush=True); time.sleep(3600)"])
+def test_no_child_outlives_its_worker_even_while_it_computes(tmp_path: Path, case: str) -> None:
+    path = source(tmp_path, MODEL.replace("case -4: time.sleep(3600)", f"case -4: {case}")).path
+    worker = subprocess.Popen(
+        [sys.executable, "-c", WORKER, str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    with worker:
         assert worker.stdout is not None
+        assert worker.stderr is not None
         child = psutil.Process(int(worker.stdout.readline()))
+        if "fork" in case:
+            assert [worker.stderr.readline() for _ in range(2)] == ["computes\n"] * 2
+        family = [child, *child.children()]
         worker.kill()
-    child.wait(timeout=10)
+    _, alive = psutil.wait_procs(family, timeout=10)
+    assert alive == []

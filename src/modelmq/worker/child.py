@@ -13,6 +13,7 @@ import signal
 import socket
 import sys
 import traceback
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -28,12 +29,14 @@ _LONGEST_MESSAGE = 2000
 
 def main(fd: int, parent: int) -> None:
     """Serve the model that the first frame names until the socket closes."""
+    _lead_a_group()
     _die_with(parent)
     _ignore_signals_of_the_terminal()
     _send_prints_to_stderr()
     _be_first_to_go()
     os.set_inheritable(fd, False)
     with socket.socket(fileno=fd) as link:
+        os.register_at_fork(after_in_child=partial(_in_a_fork, link))
         runtime = _open(link)
         if runtime is not None:
             _serve(link, *runtime)
@@ -80,7 +83,8 @@ def _serve(link: socket.socket, runtime: Runtime, model: str) -> None:
             code = "invalid" if isinstance(error, InvalidRequest) else "failed"
             message = _explained(error, model)
             if message != last_error:  # a batch is re-run in halves: once is enough
-                traceback.print_exc()
+                with contextlib.suppress(Exception):  # the model may have closed it
+                    traceback.print_exc()
                 last_error = message
             reply = wire.encode(wire.Raised(code, message))
         del frame, inputs  # while waiting, hold no memory of the batch before
@@ -103,7 +107,7 @@ def _explained(error: Exception, model: str) -> str:
 
 def _described(error: Exception) -> str:
     with contextlib.suppress(Exception):  # a hostile __str__
-        text = str(error)
+        text = str(error).encode("utf-8", "replace").decode()
         return f"{type(error).__name__}: {text}"[:_LONGEST_MESSAGE] if text else type(error).__name__
     return type(error).__name__
 
@@ -140,8 +144,19 @@ def _send_buffers(link: socket.socket, buffers: list[wire.Buffer]) -> None:
         link.sendall(buffer)
 
 
+def _lead_a_group() -> None:
+    """What the model starts is of this process's group, by which the worker ends it."""
+    os.setpgid(0, 0)
+
+
+def _in_a_fork(link: socket.socket) -> None:
+    """A process that the model forks neither answers in its place, nor holds the socket open, nor outlives it."""
+    link.close()
+    _die_with(os.getppid())
+
+
 def _die_with(parent: int) -> None:
-    """Ask the kernel to end this process with the worker, even while the model computes and reads no socket."""
+    """Ask the kernel to end this process with its parent, even while the model computes and reads no socket."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # the worker died before the line above

@@ -81,6 +81,7 @@ class ModelProcess:
             await asyncio.wait_for(self._process.wait(), _CLOSE_TIMEOUT_S)
         self._kill("was told to stop")
         await self._process.wait()
+        self._end_group()
 
     async def open(self, timeout_s: float) -> None:
         """Load the model and warm it up. Raises ModelLoadError; the process is then gone."""
@@ -102,7 +103,7 @@ class ModelProcess:
         )
 
     async def _ask(self, request: list[wire.Buffer], too_long: str, timeout_s: float) -> tuple[Any, Tensors] | Died:
-        timer = asyncio.get_running_loop().call_later(timeout_s, self._kill, too_long)
+        timer = asyncio.get_running_loop().call_later(timeout_s, self._give_up, too_long)
         try:
             frame = await self._pipe.ask(request)
         finally:
@@ -121,7 +122,18 @@ class ModelProcess:
             await asyncio.wait_for(self._process.wait(), _CLOSE_TIMEOUT_S)
         self._kill(why_we_end_it)
         status = await self._process.wait()
+        self._end_group()
         return Died(self._killed_for or _ending(status))
+
+    def _give_up(self, reason: str) -> None:
+        """Also when it ended long ago and something that it started holds its end of the socket."""
+        self._kill(reason)
+        self._pipe.drop()
+
+    def _end_group(self) -> None:
+        """Whatever the model started and left behind."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _kill(self, reason: str) -> None:
         if self._process.returncode is None:
@@ -200,21 +212,22 @@ class _Pipe(asyncio.Protocol):
             try:
                 self._size = wire.frame_size(frame)
             except ModelFailed:
-                self._drop()
+                self.drop()
                 return
         if self._size and len(frame) >= self._size:
             self._frame, self._size = bytearray(), 0
             self._resolve(frame)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the process's status says more
-        self._drop()
+        self.drop()
         self._on_end()
 
     def close(self) -> None:
         if self._transport is not None:
             self._transport.close()
 
-    def _drop(self) -> None:
+    def drop(self) -> None:
+        """No answer comes any more."""
         self.lost = True
         self.close()
         self._resolve(None)
