@@ -88,9 +88,15 @@ class ConsoleProgress:
 
 def _command(name: str, summary: Serving) -> str:
     """As it works from here: by its path where it is not on the user's."""
-    program = "modelmq" if shutil.which("modelmq") else _near(str(Path(sys.argv[0]).absolute()))
+    started = Path(sys.argv[0]).absolute()
+    if shutil.which("modelmq"):
+        program = ["modelmq"]
+    elif started.name == "__main__.py":
+        program = [_near(sys.executable), "-m", "modelmq"]
+    else:
+        program = [_near(str(started))]
     default = Path(summary.state_dir) == Path.cwd() / ".modelmq"
-    words = [program, name, *([] if default else ["--state-dir", _near(summary.state_dir)])]
+    words = [*program, name, *([] if default else ["--state-dir", _near(summary.state_dir)])]
     return shlex.join(words)
 
 

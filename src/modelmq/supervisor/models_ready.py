@@ -14,7 +14,8 @@ from modelmq.errors import ModelMQError
 from modelmq.protocol import error_message
 
 _INTERVAL_S = 0.05
-_PATIENCE_S = 5.0
+_PATIENCE_S = 3.0
+"""Gateways ask workers every second."""
 
 
 async def await_ready(

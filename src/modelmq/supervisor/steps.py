@@ -82,6 +82,7 @@ async def _read_models(run: Run) -> None:
     if not run.catalog.models:
         why = "" if run.catalog.problems else "; it must hold <model>/<version>/<model file>"
         raise ModelLoadError(f"There is no model to serve in {run.models_dir}{why}.")
+    roles(run.settings.topology, routes_of(run.catalog))  # refuses a role with a model that is not there
 
 
 async def apply_topology(run: Run) -> None:

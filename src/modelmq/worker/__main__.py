@@ -15,7 +15,9 @@ async def run(own: Process) -> None:
     settings = own.settings.worker
     worker = Worker(own.settings, own.emit)
     pages = health_app(own.metrics, worker.status)
-    async with serve_http(pages, settings.health_host, settings.health_port):
+    async with serve_http(pages, settings.health_host, settings.health_port) as port:
+        host = settings.health_host
+        worker.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
         await worker.run(own.stop, own.ready)
 
 

@@ -20,10 +20,10 @@ from modelmq.amqp import Connection, Link
 from modelmq.control import WorkerReport
 from modelmq.errors import ConfigError
 from modelmq.events import Emit, ModelLoadFailed, ServiceStarted, ServiceStopping
+from modelmq.process.broker_access import connection_options
 from modelmq.runtimes import Catalog, ModelSource, scan
 from modelmq.settings import Settings
-from modelmq.topology import DEFAULT_ROLE, control_queue
-from modelmq.worker.broker_access import connection_options
+from modelmq.topology import DEFAULT_ROLE, control_queue, user_name
 from modelmq.worker.confirmed import ConfirmedPublisher
 from modelmq.worker.hello import Control
 from modelmq.worker.served_queue import ServedQueue, Surroundings
@@ -37,6 +37,8 @@ class Worker:
 
     def __init__(self, settings: Settings, emit: Emit) -> None:
         self.name = f"{socket.gethostname()[:40]}-{os.getpid()}-{secrets.token_hex(3)}"
+        self.address = ""
+        """Where the process answers for its health; told at the start."""
         self._settings = settings
         self._emit = emit
         self._confirmed = ConfirmedPublisher()
@@ -66,7 +68,9 @@ class Worker:
 
     async def run(self, stop: asyncio.Event, ready: Callable[[], None]) -> None:
         """Serve until `stop`; `ready` is called once, when every model has loaded or failed and RabbitMQ is there."""
-        link = Link(connection_options(self._settings, self.name), self._set_up, service=SERVICE, emit=self._emit)
+        user = user_name(SERVICE, self._settings.topology.environment, self._settings.worker.role)
+        options = connection_options(self._settings, user, self.name)
+        link = Link(options, self._set_up, service=SERVICE, emit=self._emit)
         loading = [asyncio.create_task(version.run()) for queue in self.queues for version in queue.versions.values()]
         started = asyncio.create_task(self._until_started(link, ready))
         stopped = asyncio.create_task(stop.wait())
@@ -95,7 +99,7 @@ class Worker:
         while not all(queue.settled for queue in self.queues):
             self._changed.clear()
             await self._changed.wait()
-        self._emit(ServiceStarted(SERVICE, self.name))
+        self._emit(ServiceStarted(SERVICE, self.address))
         ready()
 
     async def _drain(self) -> None:
