@@ -69,16 +69,23 @@ class Asker:
         self.replies.setdefault(delivery.properties.correlation_id or "", []).append(delivery)
         self._news.set()
 
-    async def send(self, key: str, body: bytes, *, reply_to: str | None = DIRECT_REPLY_TO, **properties: Any) -> str:
+    async def send(self, key: str, body: bytes, **properties: Any) -> str:
         """Publish, wait until the broker has it in the queue; the correlation id."""
+        settled: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()
+        name = self.publish(key, body, on_settled=settled.set_result, **properties)
+        assert await asyncio.wait_for(settled, PATIENCE_S) is Settled.ACKED
+        return name
+
+    def publish(
+        self, key: str, body: bytes, *, on_settled: Callable[[Settled], None] | None = None, **properties: Any
+    ) -> str:
+        """The same without waiting."""
         self._count += 1
         name = f"request-{self._count}"
-        settled: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()
-        fields = {"content_type": JSON, "delivery_mode": 2, "correlation_id": name, "reply_to": reply_to, **properties}
-        self.channel.publish(
-            MODEL_EXCHANGE, key, Properties(**fields), body, mandatory=True, on_settled=settled.set_result
-        )
-        assert await asyncio.wait_for(settled, PATIENCE_S) is Settled.ACKED
+        fields = {
+            "content_type": JSON, "delivery_mode": 2, "correlation_id": name, "reply_to": DIRECT_REPLY_TO, **properties
+        }  # fmt: skip
+        self.channel.publish(MODEL_EXCHANGE, key, Properties(**fields), body, mandatory=True, on_settled=on_settled)
         return name
 
     async def until(self, condition: Callable[[], bool]) -> None:

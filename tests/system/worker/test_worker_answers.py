@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from modelmq.amqp import Properties, Settled
 
+from modelmq.amqp import Properties, Settled
 from modelmq.events import BatchFinished, MessageRefused, ModelLoadFailed, RequestFailed
 
 pytestmark = pytest.mark.broker
@@ -76,6 +76,63 @@ async def test_the_names_of_the_single_service_program(
     assert (await asker.ask("m.1.bulk", 1)).values == [2]
     # The default exchange routes by queue name, which is no key of ours: the queue alone tells the model.
     assert (await ask_at(asker, "ml-service-queue", "ml-service-queue", request(2), exchange="")).values == [4]
+
+
+async def test_a_lane_holds_two_batches(
+    make_model: Make, declare: Declare, start_worker: Start, asker: Any, tmp_path: Path, wait_for_file: Any
+) -> None:
+    make_model("gated", GATED.replace("FOLDER", str(tmp_path)), toml="max_batch_size = 3")
+    await declare()
+    running = await start_worker()
+    names = [await asker.send("gated", request(100))]
+    await wait_for_file(tmp_path / "entered")
+    names += [await asker.send("gated", request(value)) for value in range(10)]
+    channel = await asker.connection.channel()
+    assert await channel.purge_queue("ml-model.gated.interactive") == 11 - 2 * 3
+    (tmp_path / "open").touch()
+    assert [(await asker.answer(name)).values for name in names[:6]] == [[200], [0], [2], [4], [6], [8]]
+    await running.stop()
+    assert [batch.rows for batch in running.of(BatchFinished)] == [1, 3, 2]
+
+
+async def test_an_output_of_other_rows_than_were_sent_is_never_cut(
+    make_model: Make, declare: Declare, start_worker: Start, asker: Any, tmp_path: Path, wait_for_file: Any
+) -> None:
+    """Of a batch the model gives one row too few; what is left of it, alone, is right or fails by itself."""
+    code = GATED.replace("FOLDER", str(tmp_path)).replace('{"y": batch["x"] * 2}', '{"y": batch["x"][:2] * 2}')
+    make_model("gated", code)
+    await declare()
+    running = await start_worker()
+    blocker = await asker.send("gated", request(100))
+    await wait_for_file(tmp_path / "entered")
+    names = [await asker.send("gated", request(value)) for value in range(4)]
+    wide = await asker.send("gated", request(5, 6, 7))
+    (tmp_path / "open").touch()
+    assert (await asker.answer(blocker)).values == [200]
+    assert [(await asker.answer(name)).values for name in names] == [[0], [2], [4], [6]]
+    answer = await asker.answer(wide)
+    assert answer.status == "failed"
+    assert 'Output "y"' in answer.body["error"]
+    assert "3 rows sent" in answer.body["error"]
+    await running.until(lambda: len(running.of(BatchFinished)) == 2)
+    assert running.of(BatchFinished)[-1].outcomes == {"succeeded": 4, "failed": 1}
+
+
+async def test_the_next_batch_is_in_the_model_before_the_answers_of_the_last_are_written(
+    make_model: Make, declare: Declare, start_worker: Start, asker: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_model("double", toml="max_batch_size = 1")
+    await declare()
+    running = await start_worker()
+    steps: list[str] = []
+    version = running.worker.queues[0].versions["1"]
+    execute, finish = version._execute, version._finish
+    monkeypatch.setattr(version, "_execute", lambda items: [steps.append("run"), execute(items)][1])
+    monkeypatch.setattr(version, "_finish", lambda *result: [steps.append("answer"), finish(*result)][1])
+    names = [asker.publish("double", request(value)) for value in range(20)]
+    assert [(await asker.answer(name)).values for name in names] == [[value * 2] for value in range(20)]
+    assert "run run answer" in " ".join(steps)
+    assert steps.count("answer") == 20
 
 
 async def test_63_of_64_succeed(
