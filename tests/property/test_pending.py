@@ -43,7 +43,7 @@ STEPS = st.lists(
         st.sampled_from([0.0, 0.001, 0.3, 0.7, 1.5, 20.0]),
         st.one_of(
             st.builds(Ask, st.sampled_from([0.0, 0.5, 1.0, 5.0, 100.0]), st.booleans(), st.booleans()),
-            st.builds(Event, st.sampled_from(["sent", "confirmed", "answered", "end"]), st.integers(0, 30)),
+            st.builds(Event, st.sampled_from(["sent", "confirmed", "answered", "end"]), st.integers(0, 9)),
             st.builds(Lose, st.booleans()),
             st.just(Look()),
         ),
@@ -211,3 +211,15 @@ def test_a_flapping_connection_does_not_fill_the_agenda() -> None:
     assert table.next_at() is not None
     assert all(verdict == "unsent" for _, verdict in table.due(1000.0))
     assert len(table) == 0
+
+
+def test_a_loss_long_after_the_confirm_has_its_own_time_to_come_back() -> None:
+    table: Pending[None] = Pending(CONFIRM_TIMEOUT_S)
+    entry = table.add("a", None, 100.0, 0.0)
+    table.sent(entry, 0.0)
+    table.confirmed(entry)
+    assert table.due(2.0) == []
+    assert table.next_at() == 100.0
+    assert table.lost(50.0) == []
+    assert table.next_at() == 51.0
+    assert [verdict for _, verdict in table.due(51.0)] == ["unsent"]

@@ -229,14 +229,35 @@ async def test_a_reply_over_the_limit_is_a_failure(broker: Any, asking: Any, vho
         await task
 
 
-async def test_large_bodies_pass_while_the_network_is_slow(broker: Any, asking: Any) -> None:
-    """More than the connection should hold at a time: what does not fit is sent as soon as it does."""
+async def test_more_than_the_connection_should_hold_waits_and_is_sent(broker: Any, asking: Any) -> None:
     await broker.provision()
     await broker.echo()
     asker = await asking()
+    shard = asker.requester._shards[0]
     bodies = [bytes([number]) * 2_000_000 for number in range(20)]
-    answers = await asyncio.gather(*(asker.ask(body) for body in bodies))
-    assert answers == bodies
+    first = [asyncio.create_task(asker.ask(body)) for body in bodies[:10]]
+    async with asyncio.timeout(30):
+        while shard._channel.connection.writable:  # noqa: ASYNC110 - until the network has taken what it takes at once
+            await asyncio.sleep(0)
+    rest = [asyncio.create_task(asker.ask(body)) for body in bodies[10:]]
+    await asyncio.sleep(0)
+    assert len(shard._pending.unsent()) == 10
+    assert await asyncio.gather(*first, *rest) == bodies
+
+
+async def test_a_reply_right_behind_the_cancellation_harms_nobody(broker: Any, asking: Any) -> None:
+    await broker.provision()
+    await broker.echo(answering=False)
+    asker = await asking()
+    (task,) = asker.start(1)
+    (asked,) = await broker.requests.count(1)
+    task.cancel()
+    reply = Delivery(1, "c1", 1, False, "", "")
+    reply._properties = Properties(correlation_id=asked.properties.correlation_id)
+    asker.requester._shards[0]._on_reply(reply)
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert asker.requester.in_flight == 0
 
 
 async def test_a_status_that_is_no_word_is_a_failure(broker: Any, asking: Any) -> None:
