@@ -1,0 +1,171 @@
+"""Logging in to a real RabbitMQ, through TLS and without, rightly and wrongly."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from modelmq.amqp import (
+    ConnectionOptions,
+    Credentials,
+    Endpoint,
+    Properties,
+    Settled,
+    TlsOptions,
+    connect,
+    options_from_url,
+)
+from modelmq.broker import certificates
+from modelmq.errors import AccessRefused, ConfigError, ConnectFailed
+
+pytestmark = pytest.mark.broker
+
+
+@pytest.fixture(scope="module")
+def stranger(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The certificate of an authority that has signed nothing of ours."""
+    folder = tmp_path_factory.mktemp("stranger")
+    certificates.make(folder / "ca.pem", folder / "server.pem", folder / "key.pem")
+    return folder / "ca.pem"
+
+
+def secure(vhost: Any, ca_file: Any, **endpoint: Any) -> ConnectionOptions:
+    options = options_from_url(vhost.tls_url, ca_file=str(ca_file))
+    place = msgspec.structs.replace(options.endpoints[0], **endpoint)
+    return msgspec.structs.replace(options, endpoints=(place,), connect_timeout_s=15.0)
+
+
+@asynccontextmanager
+async def forwarded(port: int) -> AsyncIterator[int]:
+    """A port on 127.0.0.2, which no certificate names, that leads to this one."""
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while data := await reader.read(65_536):
+                writer.write(data)
+        except ConnectionError:
+            pass
+        finally:
+            writer.close()
+
+    async def join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(copy(reader, far_writer), copy(far_reader, writer))
+
+    server = await asyncio.start_server(lambda r, w: tasks.add(asyncio.create_task(join(r, w))), "127.0.0.2", 0)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def test_a_verified_tls_connection_carries_messages(vhost: Any, opened: Any) -> None:
+    connection = await opened(secure(vhost, vhost.node.ca_file))
+    channel = await connection.channel()
+    await channel.confirm_select()
+    queue = await channel.declare_queue(exclusive=True)
+    got: asyncio.Queue[Any] = asyncio.Queue()
+    await channel.consume(queue, got.put_nowait, no_ack=True)
+    body = bytes(range(256)) * 4096
+    settled: asyncio.Queue[Settled] = asyncio.Queue()
+    channel.publish("", queue, Properties(), body, on_settled=settled.put_nowait)
+    assert (await asyncio.wait_for(got.get(), 20)).body == body
+    assert await asyncio.wait_for(settled.get(), 20) is Settled.ACKED
+    await connection.close()
+    assert connection.closed.result() is None
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+async def test_every_name_in_the_certificate_is_good(vhost: Any, opened: Any, host: str) -> None:
+    await opened(secure(vhost, vhost.node.ca_file, host=host))
+
+
+async def test_an_unknown_authority_is_refused(vhost: Any, stranger: Path) -> None:
+    with pytest.raises(ConnectFailed, match="certificate that is not trusted"):
+        await connect(secure(vhost, stranger))
+
+
+async def test_the_systems_authorities_do_not_know_the_private_nodes(vhost: Any) -> None:
+    with pytest.raises(ConnectFailed, match="certificate that is not trusted"):
+        await connect(secure(vhost, ""))
+
+
+async def test_a_name_that_is_not_in_the_certificate_is_refused(vhost: Any) -> None:
+    async with forwarded(vhost.node.amqps_port) as port:
+        with pytest.raises(ConnectFailed, match=r"certificate that is not trusted: .*127\.0\.0\.2"):
+            await connect(secure(vhost, vhost.node.ca_file, host="127.0.0.2", port=port))
+
+
+async def test_tls_to_the_plain_port_is_told_in_words(vhost: Any) -> None:
+    with pytest.raises(ConnectFailed, match="cannot be reached through TLS"):
+        await connect(secure(vhost, vhost.node.ca_file, port=vhost.node.amqp_port))
+
+
+async def test_no_tls_to_the_tls_port_is_told_in_words(vhost: Any) -> None:
+    with pytest.raises(ConnectFailed, match="does not speak AMQP"):
+        await connect(secure(vhost, vhost.node.ca_file, tls=None))
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+async def test_a_certificate_file_that_cannot_be_used_is_named(vhost: Any, tmp_path: Path, content: str | None) -> None:
+    path = tmp_path / "ca.pem"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(ConfigError, match=r"ca\.pem"):
+        await connect(secure(vhost, path))
+
+
+async def test_a_client_certificate_that_is_not_there_is_named(vhost: Any) -> None:
+    tls = TlsOptions(ca_file=vhost.node.ca_file, cert_file="/nonexistent/client.pem")
+    with pytest.raises(ConfigError, match=r"client\.pem"):
+        await connect(secure(vhost, "", tls=tls))
+
+
+async def test_a_wrong_password_is_refused_in_words(vhost: Any) -> None:
+    options = msgspec.structs.replace(vhost.options(), credentials=lambda: Credentials(vhost.username, "hunter2"))
+    with pytest.raises(AccessRefused, match=f'refused the user "{vhost.username}"') as caught:
+        await connect(options)
+    assert caught.value.reply_code == 403
+    assert "hunter2" not in caught.value.message
+
+
+async def test_a_virtual_host_that_is_not_there_is_refused_in_words(vhost: Any) -> None:
+    with pytest.raises(AccessRefused, match='virtual host "no-such"') as caught:
+        await connect(msgspec.structs.replace(vhost.options(), vhost="no-such"))
+    assert caught.value.reply_code == 530
+
+
+async def test_a_virtual_host_without_rights_is_refused_in_words(vhost: Any) -> None:
+    with pytest.raises(AccessRefused, match='virtual host "/"'):
+        await connect(msgspec.structs.replace(vhost.options(), vhost="/"))
+
+
+async def test_credentials_are_asked_for_at_every_attempt(vhost: Any, opened: Any) -> None:
+    passwords = iter(["old", vhost.password])
+    options = msgspec.structs.replace(vhost.options(), credentials=lambda: Credentials(vhost.username, next(passwords)))
+    with pytest.raises(AccessRefused):
+        await connect(options)
+    await opened(options)
+
+
+async def test_dead_nodes_are_passed_over(vhost: Any, opened: Any, unused_tcp_port: int) -> None:
+    options = vhost.options()
+    dead = Endpoint("127.0.0.1", unused_tcp_port)
+    connection = await opened(msgspec.structs.replace(options, endpoints=(dead, *options.endpoints)))
+    assert connection.endpoint == options.endpoints[0]
+
+
+@pytest.mark.parametrize("frame_max", [8192, 131_072, 1_000_000])
+async def test_the_broker_agrees_to_our_limits(vhost: Any, opened: Any, frame_max: int) -> None:
+    connection = await opened(msgspec.structs.replace(vhost.options(), frame_max=frame_max, channel_max=1))
+    assert connection.frame_max == min(frame_max, 131_072)
