@@ -55,3 +55,7 @@ class ModelMetadata(msgspec.Struct, frozen=True):
     version: str
     signature: Signature
     batch: BatchPolicy = BatchPolicy()
+    idempotent: bool = True
+    """False: it has side effects, so a request that may have run already is not sent to it again."""
+    timeout_s: float | None = None
+    """The deadline that its owner gives a request that names none; None where the owner says nothing."""

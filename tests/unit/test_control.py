@@ -31,6 +31,17 @@ def test_a_hello_survives_the_wire() -> None:
     assert control.decode_hello(control.encode(control.Hello("g1"))) == control.Hello("g1")
 
 
+def test_a_report_of_an_older_worker_is_read() -> None:
+    """One that does not say yet whether its models may run twice, nor how long they may take."""
+    signature = b'{"platform":"onnx","inputs":[],"outputs":[],"batched":true}'
+    model = (
+        b'{"name":"m","version":"1","state":"ready","metadata":{"name":"m","version":"1","signature":%s}}' % signature
+    )
+    (read,) = control.decode_report(b'{"worker":"w","role":"r","models":[%s]}' % model).models
+    assert read.metadata is not None
+    assert (read.metadata.idempotent, read.metadata.timeout_s) == (True, None)
+
+
 def test_fields_of_a_newer_version_are_ignored() -> None:
     assert control.decode_hello(b'{"gateway":"g1","colour":"red"}') == control.Hello("g1")
 

@@ -31,5 +31,7 @@ def test_metadata_survives_the_wire_and_says_only_what_is_unusual() -> None:
     spec = TensorSpec("x", "FP32", (-1, 4))
     metadata = ModelMetadata("m", "1", Signature("onnx", (spec,), (), batched=True), BatchPolicy(8, 1.5))
     assert msgspec.json.decode(msgspec.json.encode(metadata), type=ModelMetadata) == metadata
+    with_effects = ModelMetadata("m", "1", Signature("python", (), (), batched=False), idempotent=False, timeout_s=2.5)
+    assert msgspec.json.decode(msgspec.json.encode(with_effects), type=ModelMetadata) == with_effects
     assert b"optional" not in msgspec.json.encode(spec)
     assert b'"optional":true' in msgspec.json.encode(TensorSpec("x", "FP32", (), optional=True))

@@ -45,8 +45,13 @@ def admit(in_flight: int, why_not: str | None, rules: Rules) -> None:
         raise Unavailable(why_not, retry_after_s=_RETRY_AFTER_S)
 
 
-def timeout_s(parameters: Mapping[str, object], header: bytes | None, rules: Rules) -> float:
-    """How long the caller waits: the shorter of parameter and header, or the default. Raises InvalidRequest."""
+def timeout_s(
+    parameters: Mapping[str, object], header: bytes | None, models_own_s: float | None, rules: Rules
+) -> float:
+    """How long the caller waits: the shorter of parameter and header, else as the model says, else the default.
+
+    Raises InvalidRequest.
+    """
     asked = []
     if TIMEOUT_PARAMETER in parameters:
         asked.append(_microseconds(parameters[TIMEOUT_PARAMETER]))
@@ -54,7 +59,7 @@ def timeout_s(parameters: Mapping[str, object], header: bytes | None, rules: Rul
         asked.append(_milliseconds(header))
     wanted = [seconds for seconds in asked if seconds > 0]
     if not wanted:
-        return rules.default_timeout_s
+        wanted = [rules.default_timeout_s if models_own_s is None else models_own_s]
     return min(*wanted, rules.max_timeout_s)
 
 

@@ -18,7 +18,7 @@ from modelmq.errors import ModelFailed, NotFound, RequestError, Unavailable, Uns
 from modelmq.events import Emit, RequestAnswered
 from modelmq.gateway import request_id
 from modelmq.gateway.admission import Rules, admit, timeout_s
-from modelmq.gateway.registry import Registry
+from modelmq.gateway.registry import UNKNOWN, Registry
 from modelmq.gateway.routes import Route, resolve
 from modelmq.gateway.statuses import refusal
 from modelmq.gateway.waiting import Waiting
@@ -148,7 +148,8 @@ class Api(msgspec.Struct):
             envelope = decode_envelope(request.body)
             if not name:
                 name = request_id.usable(envelope.id) or self.make_id()
-            wait_s = timeout_s(envelope.parameters, headers.get(_TIMEOUT_HEADER), self.rules)
+            handling = self.registry.handling.get(route.key, UNKNOWN)
+            wait_s = timeout_s(envelope.parameters, headers.get(_TIMEOUT_HEADER), handling.timeout_s, self.rules)
             question = Request(
                 model=route.model,
                 body=request.body,
@@ -157,6 +158,7 @@ class Api(msgspec.Struct):
                 content_type=JSON,
                 message_id=name,
                 headers=request_id.trace_headers(headers),
+                idempotent=handling.idempotent,
             )
             body = await self.waiting.until(self.asker.ask(question), route.model, began_s)
         except RequestError as error:

@@ -8,6 +8,7 @@ Two workers that disagree about a version's tensors close it: which answer a cal
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -24,6 +25,7 @@ CONFLICT = "conflict"
 _FIRST = ("ready", "loading", "draining", "failed")
 """Of several states, none ready with metadata, the one that is told."""
 Key = tuple[str, str | None]
+T = TypeVar("T")
 
 
 class VersionView(msgspec.Struct, frozen=True):
@@ -39,6 +41,19 @@ class VersionView(msgspec.Struct, frozen=True):
     def ready(self) -> bool:
         """Whether it can be asked."""
         return self.state == "ready"
+
+
+class Handling(NamedTuple):
+    """What a model's owner wants of those who ask it. Of several versions or workers, the most careful holds."""
+
+    idempotent: bool
+    """Whether a request that may have run already may be sent again."""
+    timeout_s: float | None
+    """The deadline of a request that names none, where the owner says one."""
+
+
+UNKNOWN = Handling(idempotent=False, timeout_s=None)
+"""Of a model that no worker has described: it may have side effects."""
 
 
 class _Worker(msgspec.Struct):
@@ -64,6 +79,8 @@ class Registry:
         self._aliases: dict[str, str] = {}
         self.why_not: dict[Key, str] = {}
         """What speaks against asking a model (version None: none in particular); looked up for every request."""
+        self.handling: dict[Key, Handling] = {}
+        """How to ask a model, looked up in the same way; a model that is not there is UNKNOWN."""
 
     def heard(self, report: WorkerReport, now_s: float) -> list[ModelSeen]:
         """A worker's answer; what changed by it."""
@@ -128,6 +145,7 @@ class Registry:
                 seen += self._update_model(name)
         for worker in self._workers.values():
             self._note_served(worker.report, worker.heard_s)
+        self.handling = self._handlings()
         self._judge(now_s)
         return seen
 
@@ -157,6 +175,25 @@ class Registry:
             if model is not None and each.state in _SERVING and (model.served_s is None or model.served_s < heard_s):
                 model.served_s = heard_s
 
+    def _handlings(self) -> dict[Key, Handling]:
+        found: dict[Key, Handling] = {}
+        for name, model in self._models.items():
+            # What never loads takes no request; what loads may take it in a moment.
+            views = [view for view in model.versions.values() if view.metadata or view.state != "failed"]
+            found |= {(name, view.version): _handling(view) for view in views}
+            newest = _newest(views)
+            if newest is not None:
+                careful = all(_handling(view).idempotent for view in views)
+                found[name, None] = Handling(careful, _handling(newest).timeout_s)
+        return self._with_aliases(found)
+
+    def _with_aliases(self, by_key: dict[Key, T]) -> dict[Key, T]:
+        for alias, name in self._aliases.items():
+            model = self._models.get(name)
+            versions: list[str | None] = [None, *(model.versions if model is not None else ())]
+            by_key |= {(alias, each): by_key[name, each] for each in versions if (name, each) in by_key}
+        return by_key
+
     def _judge(self, now_s: float) -> None:
         """Anew, because it is looked up far more often than it changes."""
         why_not: dict[Key, str] = {}
@@ -169,9 +206,12 @@ class Registry:
             newest = _newest(model.versions.values())
             if newest is not None and _in_conflict(newest):
                 why_not[name, None] = newest.reason
-        for alias, name in self._aliases.items():
-            why_not |= {(alias, version): why_not[name, version] for known, version in list(why_not) if known == name}
-        self.why_not = why_not
+        self.why_not = self._with_aliases(why_not)
+
+
+def _handling(view: VersionView) -> Handling:
+    known = view.metadata
+    return Handling(known.idempotent, known.timeout_s) if known is not None else UNKNOWN
 
 
 def _in_conflict(view: VersionView) -> bool:
@@ -205,7 +245,7 @@ def _view(name: str, version: str, said: list[tuple[str, ModelReport]]) -> Versi
         worker, report = min(said, key=lambda each: _FIRST.index(each[1].state))
         told = f": {report.reason}" if report.reason else "."
         reason = f"{_sentence_start(name, version)} is {report.state} at worker {worker}{told}"
-        return VersionView(name, version, report.state, reason, report.metadata)
+        return VersionView(name, version, report.state, reason, _described(said))
     first, metadata = ready[0]
     for other, theirs in ready[1:]:
         what = difference(metadata.signature, theirs.signature)
@@ -216,7 +256,17 @@ def _view(name: str, version: str, said: list[tuple[str, ModelReport]]) -> Versi
                 f"and {there} at the second; stop the one that has the wrong model."
             )
             return VersionView(name, version, CONFLICT, reason, metadata)
-    return VersionView(name, version, "ready", "", metadata)
+    return VersionView(name, version, "ready", "", _described(said))
+
+
+def _described(said: list[tuple[str, ModelReport]]) -> ModelMetadata | None:
+    """The first worker's description of those that are there, ready before others; as careful as the most careful."""
+    known = [
+        report.metadata for _, report in sorted(said, key=lambda each: each[1].state != "ready") if report.metadata
+    ]
+    if not known:
+        return None
+    return msgspec.structs.replace(known[0], idempotent=all(each.idempotent for each in known))
 
 
 def _told(view: VersionView) -> str:

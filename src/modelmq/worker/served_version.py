@@ -32,7 +32,7 @@ from modelmq.worker.restarts import RestartCount
 from modelmq.worker.wire import Raised
 
 _UNKNOWN = Signature("", (), (), batched=False)
-_DEFAULT_MAX_RUN_S = ModelSettings().max_run_s
+_DEFAULTS = ModelSettings()
 
 
 class _Batch:
@@ -103,7 +103,7 @@ class ServedVersion:
     def max_run_s(self) -> float:
         """After so long a run is hung: the model's own word, or the worker's where the model says nothing."""
         own = self.source.settings.max_run_s
-        return own if own != _DEFAULT_MAX_RUN_S else self._settings.max_run_s
+        return own if own != _DEFAULTS.max_run_s else self._settings.max_run_s
 
     @property
     def pid(self) -> int | None:
@@ -113,17 +113,21 @@ class ServedVersion:
     def report(self, now: float, *, draining: bool) -> ModelReport:
         """What gateways are told."""
         source, state = self.source, self.state
-        known = self.signature is not _UNKNOWN
         return ModelReport(
             name=source.name,
             version=source.version,
             state="draining" if draining and state != "failed" else state,
             reason=self.reason,
-            metadata=ModelMetadata(source.name, source.version, self.signature, source.batch) if known else None,
+            metadata=self._metadata() if self.signature is not _UNKNOWN else None,
             pending=len(self._batcher) + self._running,
             completed_per_s=self._rate.per_s(now),
             routing_key=source.settings.routing_key or "",
         )
+
+    def _metadata(self) -> ModelMetadata:
+        source, own = self.source, self.source.settings
+        timeout_s = own.timeout_s if own.timeout_s != _DEFAULTS.timeout_s else None
+        return ModelMetadata(source.name, source.version, self.signature, source.batch, own.idempotent, timeout_s)
 
     def add(self, item: WorkItem) -> None:
         """Take charge of a request."""

@@ -43,16 +43,24 @@ def test_full_is_told_before_anything_else() -> None:
     ],
 )
 def test_how_long_a_caller_waits(parameters: dict[str, object], header: bytes | None, seconds: float) -> None:
-    assert timeout_s(parameters, header, RULES) == seconds
+    assert timeout_s(parameters, header, None, RULES) == seconds
+
+
+def test_who_names_no_time_waits_as_long_as_the_model_says() -> None:
+    assert timeout_s({}, None, 5.0, RULES) == 5.0
+    assert timeout_s({"timeout": 0}, b"0", 90.0, RULES) == 90.0
+    assert timeout_s({}, None, 86_400.0, RULES) == 600.0
+    assert timeout_s({"timeout": 7_000_000}, None, 5.0, RULES) == 7.0
+    assert timeout_s({}, b"1500", 5.0, RULES) == 1.5
 
 
 @pytest.mark.parametrize("value", [-1, 1.5, "1", True, None])
 def test_a_parameter_that_is_no_time(value: object) -> None:
     with pytest.raises(InvalidRequest, match="microseconds"):
-        timeout_s({"timeout": value}, None, RULES)
+        timeout_s({"timeout": value}, None, None, RULES)
 
 
 @pytest.mark.parametrize("value", [b"", b"-1", b"1.5", b"1s", b" 1", b"9" * 16, "٣".encode()])
 def test_a_header_that_is_no_time(value: bytes) -> None:
     with pytest.raises(InvalidRequest, match="milliseconds"):
-        timeout_s({}, value, RULES)
+        timeout_s({}, value, None, RULES)

@@ -173,6 +173,24 @@ async def test_readiness_follows_workers_and_broker(api: Api, state: list[tuple[
     assert (await get(b"/v2/models/m")).status == 200
 
 
+async def test_a_model_is_asked_as_its_owner_says(api: Api, asker: Answering, registry: Registry) -> None:
+    signature = Signature("python", (), (), batched=False)
+    known = ModelMetadata("pays", "1", signature, idempotent=False, timeout_s=2.0)
+    reports = (ModelReport("pays", "1", "ready", metadata=known, routing_key="pay"),)
+    registry.heard(WorkerReport("w2", "default", reports), time.monotonic())
+    before = time.time()
+    for name in (b"m", b"pays", b"pays/versions/1", b"pay", b"pay/versions/1", b"unheard"):
+        await api.handle(post(b"/v2/models/%s/infer" % name))
+    m, *pays, unheard = asker.requests
+    assert m.idempotent
+    assert 60 <= m.deadline_unix_s - before < 62
+    for each in pays:
+        assert not each.idempotent
+        assert 2 <= each.deadline_unix_s - before < 4
+    assert not unheard.idempotent
+    assert 60 <= unheard.deadline_unix_s - before < 62
+
+
 async def test_who_leaves_is_told_as_cancelled(api: Api, asker: Answering, events: list[Event]) -> None:
     async def ask(request: Request) -> bytes:
         return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]

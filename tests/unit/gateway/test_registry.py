@@ -7,7 +7,7 @@ import pytest
 from modelmq.control import ModelReport, WorkerReport
 from modelmq.events import ModelSeen
 from modelmq.gateway import registry
-from modelmq.gateway.registry import Registry
+from modelmq.gateway.registry import Handling, Registry
 from modelmq.metadata import ModelMetadata, Signature, TensorSpec
 
 GRACE_S = 5.0
@@ -168,3 +168,47 @@ def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
         made.heard(report(model(f"m{number}", routing_key=f"a{number}"), worker=f"w{number}"), 1.0)
     assert [made.find(f"m{number}") is not None for number in range(4)] == [True, True, False, False]
     assert [made.name_of(f"a{number}") for number in range(4)] == ["m0", "m1", "a2", "a3"]
+
+
+def described(version: str = "1", state: Any = "ready", **said: Any) -> ModelReport:
+    signature = Signature("python", (), (), batched=False)
+    return ModelReport("m", version, state, metadata=ModelMetadata("m", version, signature, **said))
+
+
+def test_a_model_is_asked_as_its_workers_say_even_when_they_are_gone() -> None:
+    made = Registry(GRACE_S, 0.0)
+    assert made.handling == {}
+    made.heard(report(described(idempotent=False, timeout_s=3.0)), 1.0)
+    expected = {("m", None): Handling(False, 3.0), ("m", "1"): Handling(False, 3.0)}
+    assert made.handling == expected
+    made.tick(100.0)
+    assert made.handling == expected
+
+
+def test_the_most_careful_version_and_worker_hold() -> None:
+    made = Registry(GRACE_S, 0.0)
+    made.heard(report(described(), described("2", timeout_s=2.0)), 1.0)
+    assert made.handling["m", None] == Handling(True, 2.0)
+    made.heard(report(described(idempotent=False), worker="w2"), 1.0)
+    assert made.handling["m", "1"] == Handling(False, None)
+    assert made.handling["m", "2"] == Handling(True, 2.0)
+    assert made.handling["m", None] == Handling(False, 2.0)
+
+
+def test_what_may_load_in_a_moment_may_have_side_effects_and_what_never_loads_has_none() -> None:
+    made = Registry(GRACE_S, 0.0)
+    made.heard(report(described(), ModelReport("m", "2", "failed")), 1.0)
+    assert made.handling["m", None].idempotent
+    made.heard(report(described(), ModelReport("m", "2", "loading")), 2.0)
+    assert not made.handling["m", None].idempotent
+    assert made.handling["m", "1"].idempotent
+
+
+def test_a_worker_that_still_loads_does_not_hide_what_another_said() -> None:
+    made = Registry(GRACE_S, 0.0)
+    made.heard(report(described(state="draining")), 1.0)
+    made.heard(report(ModelReport("m", "1", "loading"), worker="w2"), 1.0)
+    view = made.find("m")
+    assert view is not None
+    assert view.metadata is not None
+    assert made.handling["m", None].idempotent
