@@ -8,12 +8,9 @@ from typing import Any
 
 import httpx
 import pytest
-from starlette.applications import Starlette
-from starlette.requests import Request
-from starlette.responses import JSONResponse
-from starlette.routing import Route
 
 from modelmq.errors import ModelMQError
+from modelmq.http import HttpRequest, HttpResponse, HttpServer, Limits
 from modelmq.supervisor import questions
 from modelmq.supervisor.models_ready import await_ready
 from modelmq.supervisor.questions import Question
@@ -36,18 +33,25 @@ class Gateway:
         self.status = 200
         self.answer: dict[str, Any] = {"outputs": [{"name": "label", "shape": [1], "datatype": "INT64", "data": [4]}]}
 
-    async def infer(self, request: Request) -> JSONResponse:
-        self.asked.append(await request.body())
-        return JSONResponse(self.answer, self.status)
+    async def handle(self, request: HttpRequest) -> HttpResponse:
+        match request.target.decode().removeprefix("/v2/models/").split("/"):
+            case [_, "infer"]:
+                self.asked.append(request.body)
+                return _json(self.answer, self.status)
+            case [model, "ready"]:
+                return self.ready(model)
+            case _:
+                return _json({"name": "m", "inputs": self.inputs, "outputs": []})
 
-    async def model(self, request: Request) -> JSONResponse:
-        return JSONResponse({"name": "m", "inputs": self.inputs, "outputs": []})
-
-    async def ready(self, request: Request) -> JSONResponse:
+    def ready(self, model: str) -> HttpResponse:
         """Each question gets the next sentence, the last one for ever; an empty one means ready."""
-        said = self.not_ready.get(request.path_params["model"], [""])
+        said = self.not_ready.get(model, [""])
         sentence = said.pop(0) if len(said) > 1 else said[0]
-        return JSONResponse({"error": sentence}, 503) if sentence else JSONResponse({"ready": True})
+        return _json({"error": sentence}, 503) if sentence else _json({"ready": True})
+
+
+def _json(value: dict[str, Any], status: int = 200) -> HttpResponse:
+    return HttpResponse(status, json.dumps(value).encode())
 
 
 @pytest.fixture
@@ -57,15 +61,13 @@ def gateway() -> Gateway:
 
 @pytest.fixture
 async def http(gateway: Gateway) -> AsyncIterator[Http]:
-    app = Starlette(
-        routes=[
-            Route("/v2/models/{model}/infer", gateway.infer, methods=["POST"]),
-            Route("/v2/models/{model}/ready", gateway.ready),
-            Route("/v2/models/{model}", gateway.model),
-        ]
-    )
-    async with Http(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1:8000") as client:
-        yield client
+    server = HttpServer(gateway.handle, Limits(max_body_bytes=1_000_000))
+    port = await server.start("127.0.0.1", 0, "port")
+    try:
+        async with Http(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+            yield client
+    finally:
+        await server.close()
 
 
 async def test_a_models_own_sample_is_asked(http: Http, gateway: Gateway, tmp_path: Path) -> None:
