@@ -32,6 +32,11 @@ class KeptNode:
         self._starting: asyncio.Task[RunningNode] | None = None
         self._keeper: asyncio.Task[None] | None = None
 
+    @property
+    def started(self) -> bool:
+        """Whether there is something to stop."""
+        return self._starting is not None
+
     async def start(self) -> RunningNode:
         """Until it answers; from then on it is kept. Raises NodeError."""
         running = await self._start()

@@ -12,6 +12,7 @@ import signal
 from collections.abc import Iterator
 from typing import Any
 
+from modelmq.errors import ModelMQError
 from modelmq.supervisor import steps
 from modelmq.supervisor.progress import Progress
 from modelmq.supervisor.run import Run, UpOptions
@@ -40,6 +41,10 @@ async def up(options: UpOptions, progress: Progress) -> int:
     with run.state.owned(), _signals(stop, force, progress):
         try:
             return await _until_stopped(run, stop)
+        except ModelMQError:
+            if run.node.started:  # it takes seconds to stop, and what is wrong is told after that
+                progress.note("That did not work: stopping what was started.")
+            raise
         finally:
             await _down(run, force)
 

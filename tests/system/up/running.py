@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import secrets
+import select
 import signal
 import subprocess
 import sys
@@ -64,6 +65,7 @@ class Up:
         self._mark = secrets.token_hex(8)
         self._news = threading.Condition()
         self._closed = False
+        self._hung_up = threading.Event()
         command = ["-m", "modelmq", "up", *arguments]
         environ = {**plain_environ(), _MARK: self._mark, **environ}
         if tty:
@@ -94,7 +96,13 @@ class Up:
     def _read(self) -> None:
         # A terminal nobody holds any more is an error to read from, a pipe is at its end.
         with contextlib.suppress(OSError):
-            while data := os.read(self._terminal, 65536):
+            # A read that waits would keep the terminal open after it is closed.
+            while not self._hung_up.is_set():
+                if not select.select([self._terminal], [], [], 0.05)[0]:
+                    continue
+                data = os.read(self._terminal, 65536)
+                if not data:
+                    break
                 with self._news:
                     self.text += DRIFT.sub("", data.decode("utf-8", "replace")).replace("\r\n", "\n")
                     self._news.notify_all()
@@ -126,6 +134,8 @@ class Up:
 
     def hang_up(self) -> None:
         """The terminal is closed."""
+        self._hung_up.set()
+        self._reader.join()
         os.close(self._terminal)
 
     def signal(self, number: int) -> None:
@@ -187,9 +197,10 @@ class Up:
             with contextlib.suppress(psutil.NoSuchProcess):
                 psutil.Process(pid).kill()
         self._process.wait()
-        with contextlib.suppress(OSError):
-            os.close(self._terminal)
         self._reader.join(10)
+        if not self._hung_up.is_set():
+            os.close(self._terminal)
+            self._hung_up.set()
 
 
 Starter = Callable[..., Up]
