@@ -183,7 +183,7 @@ async def test_a_full_queue_refuses_and_who_is_refused_hears_it(channel: Any) ->
 
 
 async def test_prefetch_is_obeyed(connection: Any, channel: Any) -> None:
-    queue = await channel.declare_queue("work")
+    queue = await channel.declare_queue("work", durable=True)
     for _ in range(100):
         channel.publish("", queue, Properties(), b"x")
     consumer = await connection.channel()
@@ -203,39 +203,45 @@ async def test_what_the_tracker_says_drains_the_queue_and_leaves_what_is_open(
 ) -> None:
     queue = await channel.declare_queue("work", durable=True, arguments={"x-queue-type": "quorum"})
     count = 500
-    verdicts = Verdicts(count)
-    for n in range(count):
-        channel.publish("", queue, Properties(message_id=str(n)), b"x", on_settled=verdicts.then(n))
-    await verdicts.all()
+
+    async def publish(ids: range) -> None:
+        verdicts = Verdicts(len(ids))
+        for at, n in enumerate(ids):
+            channel.publish("", queue, Properties(message_id=str(n)), b"x", on_settled=verdicts.then(at))
+        await verdicts.all()
+
+    await publish(range(count))
     worker = await opened(vhost.options())
     consumer = await worker.channel()
     await consumer.qos(count)
-    acks, tags, done = AckTracker(), [], asyncio.Event()
+    acks, tags, came = AckTracker(), [], asyncio.Semaphore(0)
 
     def on_delivery(delivery: Any) -> None:
         acks.delivered(delivery.delivery_tag)
         tags.append(delivery.delivery_tag)
-        if len(tags) == count:
-            done.set()
+        came.release()
 
     await consumer.consume(queue, on_delivery)
-    await soon(done.wait())
+    for _ in range(count):
+        await soon(came.acquire())
     slow = {3, 250}  # two requests still run; all others are answered, in any order
     settled = [tag for tag in tags if tag not in slow]
     random.Random(2).shuffle(settled)
     for at, tag in enumerate(settled):
         acks.settle(tag)
-        if at % 50 == 0:
+        if at % 50 == 0 or at == len(settled) - 1:
             for each, multiple in acks.take():
                 consumer.ack(each, multiple=multiple)
-    for each, multiple in acks.take():
-        consumer.ack(each, multiple=multiple)
-    await consumer.declare_queue(queue, passive=True)
+    # The prefetch lets exactly as many others in as were acknowledged: when they are here, every ack has been obeyed.
+    await publish(range(count, count + len(settled)))
+    for _ in settled:
+        await soon(came.acquire())
     assert not consumer.closed.done()
     worker.abort()
     await soon(asyncio.shield(worker.closed))
-    again = await collected(channel, queue, 2)
-    assert sorted(each.properties.message_id for each in again) == ["2", "249"]
+    again = await collected(channel, queue, len(settled) + 2)
+    ids = sorted(int(each.properties.message_id) for each in again)
+    assert ids == [2, 249, *range(count, count + len(settled))]
     assert all(each.redelivered for each in again)
     channel.ack(again[-1].delivery_tag, multiple=True)
     assert await channel.purge_queue(queue) == 0
@@ -253,7 +259,7 @@ async def test_what_is_refused_goes_back_or_away(channel: Any, requeue: bool) ->
 
 
 async def test_what_was_unacknowledged_comes_again(connection: Any, channel: Any) -> None:
-    queue = await channel.declare_queue("work")
+    queue = await channel.declare_queue("work", durable=True)
     for n in range(10):
         channel.publish("", queue, Properties(message_id=str(n)), b"x")
     consumer = await connection.channel()
