@@ -52,10 +52,17 @@ class Connection(asyncio.Protocol):
         self._phase = _IDLE
         self._since_s = 0.0
         """When the head began, else when the client was last heard of or answered."""
+        self._messages = 0
+        """How many have begun."""
+        self._body_since_s = 0.0
         self._head_bytes = 0
+        """Of the pieces since the message began, or since its body last grew, that brought only head or framing."""
+        self._piece_bytes = 0
+        self._split = False
+        """The head began in an earlier piece."""
         self._target = b""
         self._headers: dict[bytes, bytes] = {}
-        self._chunks: list[bytes] = []
+        self._body: bytes | bytearray = b""
         self._size = 0
         self._owes_continue = False
         self._task: asyncio.Task[None] | None = None
@@ -81,15 +88,18 @@ class Connection(asyncio.Protocol):
         self._since_s = shared.loop.time()
         full = len(shared.connections) >= shared.limits.max_connections
         shared.connections.add(self)
-        if full:
+        if len(shared.connections) > 2 * shared.limits.max_connections:
+            self._transport.abort()  # even to refuse is too much now
+        elif full:
             self._refuse(503, "There are too many connections; try again later.")
 
     def data_received(self, data: bytes) -> None:  # noqa: D102
         if self._deaf:
             return
-        began_before = self._phase == _HEAD
-        if not began_before:
+        before = self._phase, self._messages, self._size
+        if self._phase != _HEAD:
             self._since_s = self._shared.loop.time()
+        self._piece_bytes = len(data)
         try:
             self._parser.feed_data(data)
         except httptools.HttpParserUpgrade:
@@ -98,10 +108,8 @@ class Connection(asyncio.Protocol):
         except httptools.HttpParserError:
             if not self._deaf:
                 self._refuse(400, "This is not a valid HTTP/1.1 request.")
-        if began_before and self._phase == _HEAD:
-            self._head_bytes += len(data)
-            if self._head_bytes > self._shared.limits.max_head_bytes:
-                self._refuse(431, f"The request's head is larger than {self._shared.limits.max_head_bytes} bytes.")
+        if self._phase != _IDLE and not self._deaf:
+            self._look_at_piece(len(data), *before)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002, D102
         shared = self._shared
@@ -127,7 +135,9 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:  # noqa: D102
         self._phase = _HEAD
+        self._messages += 1
         self._head_bytes = 0
+        self._split = False
         self._target = b""
         self._headers = {}
 
@@ -135,10 +145,15 @@ class Connection(asyncio.Protocol):
         self._target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:  # noqa: D102
-        self._headers[name.lower()] = value
+        if self._phase == _HEAD:  # else a trailer, which must not pass for a header
+            self._headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:  # noqa: D102
         self._phase = _BODY
+        limit = self._shared.limits.max_head_bytes
+        if (self._split or self._piece_bytes > limit) and _size_of(self._target, self._headers) > limit:
+            self._head_too_large()
+            return
         declared = self._headers.get(b"content-length")
         if declared is not None and int(declared) > self._shared.limits.max_body_bytes:
             self._too_large(f"has {int(declared)} bytes")
@@ -152,7 +167,12 @@ class Connection(asyncio.Protocol):
         if self._deaf:
             return
         shared = self._shared
-        self._chunks.append(body)
+        if not self._size:
+            self._body = body
+        else:
+            if type(self._body) is bytes:  # pieces in a list would cost many times their size if they are small
+                self._body = bytearray(self._body)
+            self._body += body
         self._size += len(body)
         shared.buffered_bytes += len(body)
         if self._size > shared.limits.max_body_bytes:
@@ -163,12 +183,14 @@ class Connection(asyncio.Protocol):
     def on_message_complete(self) -> None:  # noqa: D102
         if self._deaf:
             return
-        chunks, parser = self._chunks, self._parser
-        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
-        request = HttpRequest(parser.get_method().decode("latin-1"), self._target, self._headers, body)
+        parser, version = self._parser, self._parser.get_http_version()
+        if version not in ("1.1", "1.0"):
+            self._refuse(505, "Only HTTP/1.1 and HTTP/1.0 are spoken here.")
+            return
+        request = HttpRequest(parser.get_method().decode("latin-1"), self._target, self._headers, bytes(self._body))
         keep_alive = parser.should_keep_alive() and not parser.should_upgrade()
-        taken = _Taken(request, keep_alive, parser.get_http_version() == "1.0")
-        self._chunks = []
+        taken = _Taken(request, keep_alive, version == "1.0")
+        self._body = b""
         self._size = 0
         self._phase = _IDLE
         self._owes_continue = False
@@ -234,6 +256,23 @@ class Connection(asyncio.Protocol):
         if not self._queue:
             self._transport.resume_reading()
 
+    def _look_at_piece(self, piece_bytes: int, phase: int, messages: int, size: int) -> None:
+        """Behind a piece that did not end the message; given is what was the case before it."""
+        same = messages == self._messages
+        self._split = self._phase == _HEAD
+        if same and (phase == _HEAD == self._phase or (phase == _BODY and size == self._size)):
+            # Of a body only lines between chunks, or trailers, which the parser holds until they end.
+            self._head_bytes += piece_bytes
+            if self._head_bytes > self._shared.limits.max_head_bytes:
+                self._head_too_large()
+            return
+        self._head_bytes = 0
+        if not same or phase == _HEAD:
+            self._body_since_s = self._shared.loop.time()
+
+    def _head_too_large(self) -> None:
+        self._refuse(431, f"The request's head is larger than {self._shared.limits.max_head_bytes} bytes.")
+
     def _too_large(self, what: str) -> None:
         limit = self._shared.limits.max_body_bytes
         self._refuse(413, f"The request's body {what}; the limit is {limit} bytes.")
@@ -243,7 +282,7 @@ class Connection(asyncio.Protocol):
         self._deaf = True
         self._shared.buffered_bytes -= self._size
         self._size = 0
-        self._chunks = []
+        self._body = b""
         headers = (("retry-after", "1"),) if status in (429, 503) else ()
         self._last = json_error(status, message, *headers, close=True)
         if self._task is None:
@@ -275,7 +314,9 @@ class Connection(asyncio.Protocol):
         elif self._phase == _IDLE:
             if silent_s > limits.idle_s:
                 self._transport.close()
-        elif silent_s > (limits.head_s if self._phase == _HEAD else limits.stall_s):
+        elif silent_s > (limits.head_s if self._phase == _HEAD else limits.stall_s) or (
+            self._phase == _BODY and now_s - self._body_since_s > limits.body_s
+        ):
             self._refuse(408, "The request did not come to its end in time.")
 
     def close(self) -> None:
@@ -288,3 +329,7 @@ class Connection(asyncio.Protocol):
             self._task.cancel()
         else:
             self._transport.close()
+
+
+def _size_of(target: bytes, headers: dict[bytes, bytes]) -> int:
+    return len(target) + sum(len(name) + len(value) for name, value in headers.items())

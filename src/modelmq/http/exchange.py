@@ -38,7 +38,7 @@ class Limits(msgspec.Struct, frozen=True):
 
     max_body_bytes: int
     max_head_bytes: int = 32_768
-    """Of a request line with headers that comes in several pieces; one piece is bounded by the socket's buffer."""
+    """Of a request line with headers, and of what stands between the pieces of a chunked body or behind it."""
     max_buffered_bytes: int = 512 * 1024 * 1024
     """Of all bodies that are held at one time."""
     max_connections: int = 8192
@@ -48,6 +48,8 @@ class Limits(msgspec.Struct, frozen=True):
     """From the first byte of a request to the end of its headers."""
     stall_s: float = 30.0
     """Silence within a body, or a client that does not read."""
+    body_s: float = 300.0
+    """From the end of the headers to the end of the body, however steadily it comes."""
     idle_s: float = 75.0
     """Silence between two requests."""
     backlog: int = 1024
