@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable
 
 from modelmq import control
-from modelmq.amqp import Channel, Connection, Delivery, Properties
+from modelmq.amqp import Channel, Connection, Delivery, Properties, Settled
 from modelmq.control import GONE_AFTER_S, WorkerReport
 from modelmq.errors import BrokerError, InvalidRequest
 from modelmq.events import Emit, QueueMissing
 from modelmq.messages import CANCEL_TYPE, CONTROL_EXCHANGE, DEFAULT_EXCHANGE, HELLO_TYPE, JSON
 from modelmq.worker import reply_address
+from modelmq.worker.proving import ProvingPublisher
 from modelmq.worker.standing import keep
 
 _MOST_GATEWAYS = 256
@@ -27,10 +28,13 @@ Cancel = Callable[[str, str], None]
 class Control:
     """The control queue over the life of many connections."""
 
-    def __init__(self, queue: str, report: Callable[[], WorkerReport], cancel: Cancel, emit: Emit) -> None:
+    def __init__(
+        self, queue: str, report: Callable[[], WorkerReport], cancel: Cancel, proving: ProvingPublisher, emit: Emit
+    ) -> None:
         self._queue = queue
         self._report = report
         self._cancel = cancel
+        self._proving = proving
         self._emit = emit
         self._channel: Channel | None = None
         self._gateways: dict[str, float] = {}
@@ -95,5 +99,12 @@ class Control:
         if self._channel is None:
             return
         properties = Properties(type=HELLO_TYPE, content_type=JSON, correlation_id=correlation_id)
+        if not self._proving.proven(address):
+            self._proving.publish(address, properties, body, lambda settled: self._after_first(address, settled))
+            return
         with contextlib.suppress(BrokerError):
             self._channel.publish(DEFAULT_EXCHANGE, address, properties, body)
+
+    def _after_first(self, address: str, settled: Settled) -> None:
+        if settled is Settled.RETURNED:
+            self._gateways.pop(address, None)

@@ -16,6 +16,7 @@ from modelmq.messages import DEFAULT_EXCHANGE, JSON, STATUS_HEADER, Lane
 from modelmq.worker import dead_letter, reply_address
 from modelmq.worker.confirmed import ConfirmedPublisher
 from modelmq.worker.outcome import VERDICTS, Answer
+from modelmq.worker.proving import ProvingPublisher
 
 REQUEUE_DELAY_S = 1.0
 """Pause before a message goes back whose dead letter or reply the broker did not take."""
@@ -29,6 +30,7 @@ class LaneChannel:
         lane: Lane,
         channel: Channel,
         confirmed: ConfirmedPublisher,
+        proving: ProvingPublisher,
         accept: Callable[[Delivery, LaneChannel], None],
     ) -> None:
         self.lane: Lane = lane
@@ -38,6 +40,7 @@ class LaneChannel:
         """No more messages come: the channel closed, or the broker cancelled the consumer."""
         self._channel = channel
         self._confirmed = confirmed
+        self._proving = proving
         self._accept = accept
         self._tracker = AckTracker()
         self._empty = asyncio.Event()
@@ -132,6 +135,11 @@ class LaneChannel:
                 lambda settled: self._after_reply(delivery, settled),
             )
             return
+        if not self._proving.proven(reply_to):
+            self._proving.publish(
+                reply_to, properties, answer.body, lambda settled: self._after_reply(delivery, settled)
+            )
+            return
         try:
             self._channel.publish(DEFAULT_EXCHANGE, reply_to, properties, answer.body)
         except BrokerError:
@@ -140,7 +148,9 @@ class LaneChannel:
         self._done(delivery)
 
     def _after_reply(self, delivery: Delivery, settled: Settled) -> None:
-        # Returned: the caller's queue is gone, and nobody is left to answer.
+        if not self.open:
+            return
+        # Returned: the caller's queue is gone, or its address a bad one; nobody is left to answer.
         if settled in (Settled.ACKED, Settled.RETURNED):
             self._done(delivery)
             self.flush()

@@ -5,11 +5,16 @@ Asked by intake before any work is done and by control before it answers a gatew
 
 from __future__ import annotations
 
+import base64
+import binascii
 import re
+from functools import lru_cache
 
 from modelmq.errors import InvalidRequest
 from modelmq.messages import DIRECT_REPLY_TO, REPLY_PREFIXES, reply_address_allowed
 
+_LARGEST_ID, _LARGEST_SERIAL = 2**15 - 1, 2**13 - 1
+"""Beyond these some versions of Erlang refuse to read a process."""
 _DIRECT_ADDRESS = re.compile(re.escape(DIRECT_REPLY_TO) + r"\.[A-Za-z0-9+/=_-]+\.[A-Za-z0-9+/=_-]+\Z")
 
 
@@ -26,6 +31,37 @@ def checked(reply_to: str | None, prefixes: tuple[str, ...] = ()) -> str:
         # RabbitMQ 3.10 closes the connection of whoever publishes to a forged direct address.
         raise InvalidRequest("The reply_to is not a direct reply-to address that RabbitMQ made.")
     return reply_to
+
+
+@lru_cache(maxsize=4096)
+def risk(reply_to: str) -> str:
+    """What a first reply has to prove before others may rely on it; empty for an address that can do no harm.
+
+    RabbitMQ up to 4.2 closes the connection of whoever replies to a direct address that names a node it does not
+    know. So an address is as good as its node, if its form is the one that RabbitMQ makes, else as good as itself.
+    """
+    if not reply_to.startswith(DIRECT_REPLY_TO):
+        return ""
+    return _node(reply_to.split(".")[-2]) or reply_to
+
+
+def _node(process: str) -> str:
+    """The node in a process as Erlang writes it: \x83 X, a name with its length, id, serial and creation."""
+    try:
+        raw = base64.b64decode(process, validate=True)
+    except binascii.Error:
+        return ""
+    if raw[:3] == b"\x83Xv":
+        at, size = 5, int.from_bytes(raw[3:5], "big")
+    elif raw[:3] == b"\x83Xw":
+        at, size = 4, int.from_bytes(raw[3:4], "big")
+    else:
+        return ""
+    name, numbers = raw[at : at + size], raw[at + size :]
+    number, serial = int.from_bytes(numbers[:4], "big"), int.from_bytes(numbers[4:8], "big")
+    if len(numbers) != 12 or number > _LARGEST_ID or serial > _LARGEST_SERIAL:
+        return ""
+    return name.decode("latin-1")
 
 
 def may_be_durable(reply_to: str) -> bool:

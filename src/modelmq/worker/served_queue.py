@@ -24,6 +24,7 @@ from modelmq.worker.intake import Clock, Refusal, Rules
 from modelmq.worker.item import WorkItem
 from modelmq.worker.lane import LaneChannel
 from modelmq.worker.outcome import CANCELLED, refusal
+from modelmq.worker.proving import ProvingPublisher
 from modelmq.worker.served_version import ServedVersion
 from modelmq.worker.standing import keep
 
@@ -38,6 +39,7 @@ class Surroundings(NamedTuple):
     settings: WorkerSettings
     emit: Emit
     confirmed: ConfirmedPublisher
+    proving: ProvingPublisher
     changed: Callable[[], None]
     """Called when the state of any version changed."""
 
@@ -150,7 +152,8 @@ class ServedQueue:
         queue = queue_name(self._route, lane)
 
         async def attempt() -> None:
-            channel = LaneChannel(lane, await connection.channel(), self._around.confirmed, self._accept)
+            around = self._around
+            channel = LaneChannel(lane, await connection.channel(), around.confirmed, around.proving, self._accept)
             await channel.consume(queue, self.prefetch)
             self.missing.discard(queue)
             self._around.changed()

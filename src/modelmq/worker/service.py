@@ -26,6 +26,7 @@ from modelmq.settings import Settings
 from modelmq.topology import DEFAULT_ROLE, control_queue, user_name
 from modelmq.worker.confirmed import ConfirmedPublisher
 from modelmq.worker.hello import Control
+from modelmq.worker.proving import ProvingPublisher
 from modelmq.worker.served_queue import ServedQueue, Surroundings
 
 SERVICE = "worker"
@@ -41,16 +42,19 @@ class Worker:
         """Where the process answers for its health; told at the start."""
         self._settings = settings
         self._emit = emit
+        user = user_name(SERVICE, settings.topology.environment, settings.worker.role)
+        self._options = connection_options(settings, user, self.name)
         self._confirmed = ConfirmedPublisher()
+        self._proving = ProvingPublisher(self._options, emit)
         self._changed = asyncio.Event()
         self._draining = False
         self._stopping = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self.connection: Connection | None = None
-        around = Surroundings(settings.worker, emit, self._confirmed, self._on_change)
+        around = Surroundings(settings.worker, emit, self._confirmed, self._proving, self._on_change)
         self.queues = [ServedQueue(versions, around) for versions in _by_model(self._sources())]
         queue = control_queue(settings.worker.role, self.name)
-        self._control = Control(queue, self._report, self._cancel, emit)
+        self._control = Control(queue, self._report, self._cancel, self._proving, emit)
 
     def status(self) -> tuple[bool, str]:
         """Whether the worker serves what it can, and what is wrong in any case."""
@@ -68,21 +72,20 @@ class Worker:
 
     async def run(self, stop: asyncio.Event, ready: Callable[[], None]) -> None:
         """Serve until `stop`; `ready` is called once, when every model has loaded or failed and RabbitMQ is there."""
-        user = user_name(SERVICE, self._settings.topology.environment, self._settings.worker.role)
-        options = connection_options(self._settings, user, self.name)
-        link = Link(options, self._set_up, service=SERVICE, emit=self._emit)
+        link = Link(self._options, self._set_up, service=SERVICE, emit=self._emit)
         loading = [asyncio.create_task(version.run()) for queue in self.queues for version in queue.versions.values()]
         started = asyncio.create_task(self._until_started(link, ready))
+        proving = asyncio.create_task(self._proving.run())
         stopped = asyncio.create_task(stop.wait())
         try:
             await link.start()
             # A model's task never ends by itself: if one does, its error is a bug that must not idle unnoticed.
-            await asyncio.wait([stopped, *loading], return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait([stopped, proving, *loading], return_when=asyncio.FIRST_COMPLETED)
             self._emit(ServiceStopping(SERVICE, "told to stop" if stop.is_set() else "a model's task ended"))
             await self._drain()
         finally:
             await link.stop()
-            ended = await _cancel([started, stopped, *loading, *self._tasks])
+            ended = await _cancel([started, stopped, proving, *loading, *self._tasks])
         for error in ended:
             raise error
 

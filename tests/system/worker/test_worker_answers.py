@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from modelmq.amqp import Properties, Settled
-from modelmq.events import BatchFinished, MessageRefused, ModelLoadFailed, RequestFailed
+from modelmq.events import BatchFinished, BrokerDisconnected, MessageRefused, ModelLoadFailed, RequestFailed
 
 pytestmark = pytest.mark.broker
 
@@ -227,6 +227,32 @@ async def test_a_reply_address_of_somebody_else_is_never_published_to(
     assert running.of(BatchFinished)[-1].requests == 1
     for queue in ("victim", "ml-model.double.interactive", "ml-model.double.bulk"):
         assert await asker.messages(queue) == []
+
+
+async def test_a_forged_direct_address_costs_nobody_else_an_answer(
+    make_model: Make, declare: Declare, start_worker: Start, asker: Any, tmp_path: Path, wait_for_file: Any
+) -> None:
+    """RabbitMQ 3.10 closes the connection that replies to such an address; it must not be the one with the lanes."""
+    make_model("gated", GATED.replace("FOLDER", str(tmp_path)))
+    await declare()
+    running = await start_worker()
+    name = await asker.send("gated", request(1))
+    assert (await asker.answer(name)).values == [2]
+    blocker = await asker.send("gated", request(100))
+    await wait_for_file(tmp_path / "entered")
+    start = "amq.rabbitmq.reply-to."
+    for forged in (f"{start}AAAA.BBBB", f"{start}g1h2AAdyZXBseUA2AAADfwAAAABrBmDu.03GVHLhUizUfP18GS2zzcw=="):
+        await asker.send("gated", request(2), reply_to=forged, correlation_id="sly")
+        await asker.send("gated", request(2), reply_to=forged, correlation_id="sly")
+    names = [await asker.send("gated", request(value)) for value in range(3, 6)]
+    (tmp_path / "open").touch()
+    assert (await asker.answer(blocker)).values == [200]
+    assert [(await asker.answer(name)).values for name in names] == [[6], [8], [10]]
+    await running.until(lambda: len(running.of(MessageRefused)) == 4)
+    assert {(refused.code, refused.request_id) for refused in running.of(MessageRefused)} == {("invalid", "sly")}
+    assert running.of(BrokerDisconnected) == []
+    await running.stop()
+    assert await asker.messages("ml-model.gated.interactive") == []
 
 
 async def test_without_reply_to_it_is_run_and_counted(

@@ -11,13 +11,14 @@ import pytest
 from modelmq import control
 from modelmq.amqp import Channel, Connection, Delivery, Properties, Settled, connect
 from modelmq.control import Hello, WorkerReport
-from modelmq.events import Event
+from modelmq.events import Event, ignore
 from modelmq.messages import CANCEL_TYPE, CONTROL_EXCHANGE, DEAD_LETTER_EXCHANGE, HELLO_TYPE
 from modelmq.worker import lane as lane_module
 from modelmq.worker.confirmed import ConfirmedPublisher
 from modelmq.worker.hello import Control
 from modelmq.worker.lane import LaneChannel
 from modelmq.worker.outcome import CANCELLED, RETURNED, Answer, Outcome
+from modelmq.worker.proving import ProvingPublisher
 
 QUEUE = "requests"
 SUCCESS = Answer(Outcome.SUCCEEDED, b"yes")
@@ -34,6 +35,7 @@ class Bench:
     replies: asyncio.Queue[Delivery]
     address: str
     worker: Connection
+    proving: ProvingPublisher
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
 
     def ask(self, name: str, reply_to: str | None = None) -> None:
@@ -73,12 +75,13 @@ async def bench(vhost, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
     held: asyncio.Queue[Delivery] = asyncio.Queue()
     await caller.consume(address, replies.put_nowait, no_ack=True)
     confirmed, stopping = ConfirmedPublisher(), asyncio.Event()
+    proving = ProvingPublisher(vhost.options("spare"), ignore)
     keeping = asyncio.create_task(confirmed.run(worker, stopping))
     lane = LaneChannel(
-        "interactive", await worker.channel(), confirmed, lambda delivery, origin: held.put_nowait(delivery)
+        "interactive", await worker.channel(), confirmed, proving, lambda delivery, origin: held.put_nowait(delivery)
     )
     await lane.consume(QUEUE, 10)
-    yield Bench(lane, caller, held, replies, address, worker, stopping)
+    yield Bench(lane, caller, held, replies, address, worker, proving, stopping)
     stopping.set()
     await worker.close()
     await client.close()
@@ -197,7 +200,7 @@ async def control_bench(
         heard.set()
 
     events: list[Event] = []
-    listening = Control("ml-worker.r.w", lambda: WorkerReport("w", "r", ()), cancel, events.append)
+    listening = Control("ml-worker.r.w", lambda: WorkerReport("w", "r", ()), cancel, bench.proving, events.append)
     running = asyncio.create_task(listening.run(bench.worker, bench.stopping))
 
     def publish(body: bytes, **properties: str) -> None:

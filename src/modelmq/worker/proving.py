@@ -1,0 +1,99 @@
+"""Sends the first reply to each broker node over a spare connection, because a forged address would cost the main one.
+
+RabbitMQ ends the connection that replies to a direct address of a node it does not know, and with it everything that
+is held and computed there. Only what was confirmed once goes the short way, through the lanes. Knows no models.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import NamedTuple
+
+from modelmq.amqp import Channel, Connection, ConnectionOptions, Properties, Settled, connect
+from modelmq.errors import BrokerError, ConfigError
+from modelmq.events import Emit, MessageRefused
+from modelmq.messages import DEFAULT_EXCHANGE
+from modelmq.worker import reply_address
+
+Then = Callable[[Settled], None]
+
+MOST_KNOWN = 10_000
+_INTERNAL_ERROR = 541
+_DROPPED = "RabbitMQ closed the connection that replied to this reply_to; the reply is dropped."
+
+
+class _Reply(NamedTuple):
+    address: str
+    properties: Properties
+    body: bytes
+    then: Then
+
+
+class ProvingPublisher:
+    """One spare connection, made when it is first needed. `run` works until cancelled."""
+
+    def __init__(self, options: ConnectionOptions, emit: Emit) -> None:
+        self._options = options
+        self._emit = emit
+        self._known: OrderedDict[str, None] = OrderedDict()
+        self._waiting: asyncio.Queue[_Reply] = asyncio.Queue()  # bounded by what the lanes may hold
+        self._connection: Connection | None = None
+        self._channel: Channel | None = None
+
+    def proven(self, address: str) -> bool:
+        """Whether replies to this address may go over a connection that others use."""
+        risk = reply_address.risk(address)
+        return not risk or risk in self._known
+
+    def publish(self, address: str, properties: Properties, body: bytes, then: Then) -> None:
+        """Reply; `then` is called once, with RETURNED where the address is a bad one and nobody can be answered."""
+        self._waiting.put_nowait(_Reply(address, properties, body, then))
+
+    async def run(self) -> None:
+        """One reply after another, so that it is known which of them the broker did not bear."""
+        try:
+            while True:
+                reply = await self._waiting.get()
+                reply.then(await self._sent(reply))
+        finally:
+            if self._connection is not None:
+                await self._connection.close()
+
+    async def _sent(self, reply: _Reply) -> Settled:
+        settled: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()
+        try:
+            channel = await self._open()
+            channel.publish(
+                DEFAULT_EXCHANGE, reply.address, reply.properties, reply.body, on_settled=settled.set_result
+            )
+        except (BrokerError, ConfigError):
+            return Settled.LOST
+        verdict = await settled
+        if verdict is Settled.ACKED:
+            self._know(reply_address.risk(reply.address))
+        elif verdict is Settled.LOST and _reply_code(channel) == _INTERNAL_ERROR:
+            self._emit(MessageRefused(reply.properties.correlation_id or "", "", "invalid", _DROPPED))
+            return Settled.RETURNED
+        return verdict
+
+    async def _open(self) -> Channel:
+        """The channel, on a new connection where the one before has ended. Raises BrokerError, ConfigError."""
+        if self._channel is None or self._channel.closed.done():
+            if self._connection is None or self._connection.closed.done():
+                self._connection = await connect(self._options)
+            self._channel = await self._connection.channel()
+            await self._channel.confirm_select()
+        return self._channel
+
+    def _know(self, risk: str) -> None:
+        self._known[risk] = None
+        if len(self._known) > MOST_KNOWN:
+            self._known.popitem(last=False)
+
+
+def _reply_code(channel: Channel) -> int:
+    """With which the broker ended it."""
+    reason = channel.closed.result() if channel.closed.done() else None
+    return reason.reply_code if reason is not None else 0
