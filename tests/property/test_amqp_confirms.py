@@ -11,13 +11,16 @@ from modelmq.amqp.confirms import ConfirmWindow, Settled
 from modelmq.amqp.properties import Properties
 from modelmq.errors import ProtocolViolation
 
+PUBLISH = st.tuples(st.just("publish"), st.sampled_from(["k1", "k2"]), st.sampled_from(["", "m"]), st.booleans())
 STEPS = st.lists(
     st.one_of(
-        st.tuples(st.just("publish"), st.sampled_from(["k1", "k2"]), st.sampled_from(["", "m"]), st.booleans()),
+        PUBLISH,
+        PUBLISH,  # twice, so that many are open
         st.tuples(st.just("return"), st.integers(0, 40)),
         st.tuples(st.just("confirm"), st.integers(0, 40), st.booleans(), st.booleans()),
         st.tuples(st.just("wrong"), st.integers(0, 2**64 - 1)),
     ),
+    min_size=5,
     max_size=60,
 )
 
