@@ -28,6 +28,9 @@ from modelmq.protocol import decode_envelope, model_metadata_json
 from modelmq.protocol.content_type import require_json
 
 _BINARY_HEADER = b"inference-header-content-length"
+_OCTETS = b"application/octet-stream"
+"""What HTTP libraries say of bytes of which they are told nothing, Triton's asyncio client among them: without a
+header length such a body is JSON."""
 _TIMEOUT_HEADER = b"inference-timeout-ms"
 _MOST_ROUTES = 1024
 _LIVE = b'{"live":true,"ready":true}'
@@ -188,8 +191,9 @@ def _check_type(headers: dict[bytes, bytes]) -> None:
     content_type = headers.get(b"content-type")
     if content_type == b"application/json" and _BINARY_HEADER not in headers and b"content-encoding" not in headers:
         return
-    binary = {_BINARY_HEADER.decode(): ""} if _BINARY_HEADER in headers else None
-    require_json(_text(content_type), binary)
+    if _BINARY_HEADER in headers or content_type != _OCTETS:
+        binary = {_BINARY_HEADER.decode(): ""} if _BINARY_HEADER in headers else None
+        require_json(_text(content_type), binary)
     encoding = _text(headers.get(b"content-encoding"))
     if encoding not in (None, "", "identity"):
         raise Unsupported(f"Content-Encoding {encoding[:40]!a} is not supported; send the JSON as it is.")

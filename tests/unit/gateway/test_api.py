@@ -148,6 +148,9 @@ async def test_what_is_refused_never_leaves_the_gateway(api: Api, asker: Answeri
 
 async def test_absent_content_type_is_json(api: Api) -> None:
     assert (await api.handle(HttpRequest("POST", b"/v2/models/m/infer", {}, BODY))).status == 200
+    assert (await api.handle(post(content_type="application/octet-stream"))).status == 200
+    binary = post(content_type="application/octet-stream", inference_header_content_length="14")
+    assert (await api.handle(binary)).status == 415
     utf8 = post(content_type="application/json; charset=utf-8", content_encoding="identity")
     assert (await api.handle(utf8)).status == 200
 
