@@ -59,9 +59,10 @@ def links(page: str) -> list[str]:
 
 
 def plain(output: str) -> str:
-    """Without what differs from run to run: fractions and versions, ports, passwords, request ids."""
+    """Without what differs from run to run or from broker to broker: fractions, ports, passwords, ids, counts."""
     text = re.sub(r"://([^:@/\s]+):[^@\s]+@", r"://\1:#@", output)
     text = re.sub(r"127\.0\.0\.1:\d+", "127.0.0.1:#", text)
     text = re.sub(r'"id":\s*"[^"]*"', '"id":"#"', text)
+    text = re.sub(r"\d+ (written|binding|exchange|permission|policy|queue|user|vhost)\b", r"# \1", text)
     text = re.sub(r"\d+((\.\d+)+(e-?\d+)?|e-?\d+)", "#", text)
     return "\n".join(line.rstrip() for line in text.strip().splitlines())
