@@ -47,8 +47,9 @@ def management_answer(port: int, username: str, password: str) -> tuple[int, str
     connection = http.client.HTTPConnection(LOOPBACK, port, timeout=_TIMEOUT_S)
     try:
         connection.request("GET", "/api/overview?columns=rabbitmq_version", headers={"Authorization": f"Basic {token}"})
-        answer = connection.getresponse()
-        body = answer.read()
+        # Closed by itself: where the node says that it closes, the answer alone holds the socket.
+        with connection.getresponse() as answer:
+            body = answer.read()
         return answer.status, msgspec.json.decode(body, type=_Overview).rabbitmq_version if answer.status == 200 else ""
     except (OSError, http.client.HTTPException, msgspec.DecodeError):
         return 0, ""

@@ -60,7 +60,8 @@ def test_name_and_certificate_authority_are_kept() -> None:
     "url",
     ["", "h", "http://h", "amqp://", "amqp://u:p@", "amqp://u:p@h:0", "amqp://u:p@h:65536",
      "amqp://u:p@h:x", "amqp://u:p@h,", "amqp://u:p@,h", "amqp://u:p@h:-1", "amqp://u:p@h:1:2", "amqp://u:p@[::1",
-     "amqp://u:p@[::1]x", "amqp://u:p@h/v?heartbeat=5", "amqp://u:p@h/v#x", "amqp://u:p@h:²", "amqp://u:p@h/" + "v" * 128],
+     "amqp://u:p@[::1]x", "amqp://u:p@h/v?heartbeat=5", "amqp://u:p@h/v#x", "amqp://u:p@h:²",
+     "amqp://u:p@h/" + "v" * 128],
 )  # fmt: skip
 def test_what_is_no_amqp_url_is_a_config_error(url: str) -> None:
     with pytest.raises(ConfigError):

@@ -36,7 +36,8 @@ def nested(depth: int, *, arrays: bool = False) -> bytes:
 @pytest.mark.parametrize(
     "value",
     [0, -1, 2**63 - 1, -(2**63), True, False, None, 1.5, "", "grüße", "x" * 70_000, "\udcff", b"", b"\xff\x00",
-     datetime(2024, 2, 29, 12, 30, 5, tzinfo=UTC), Decimal("3.14"), Decimal(0), Decimal("-2147483.648"), [], [1, "a", [None, {"b": True}]],
+     datetime(2024, 2, 29, 12, 30, 5, tzinfo=UTC), Decimal("3.14"), Decimal(0),
+    Decimal("-2147483.648"), [], [1, "a", [None, {"b": True}]],
      {}, {"a": {"b": {"c": [1]}}}],
 )  # fmt: skip
 def test_what_is_written_is_read_again(value: object) -> None:
