@@ -21,7 +21,7 @@ from modelmq.events import BrokerConnected, Emit, Event, ServiceStarted, Service
 from modelmq.gateway.admission import rules_of
 from modelmq.gateway.api import Api
 from modelmq.gateway.registry import Registry
-from modelmq.http import Handler, HttpRequest, HttpResponse, HttpServer, Limits
+from modelmq.http import Handler, HttpServer, Limits
 from modelmq.process.broker_access import connection_options
 from modelmq.protocol import server_metadata_json
 from modelmq.settings import Settings
@@ -54,7 +54,6 @@ class Gateway:
             confirm_timeout_s=settings.gateway.confirm_timeout_s,
             on_report=self._on_report,
         )
-        self._server = HttpServer(self._handle, _limits(settings))
         self._api = Api(
             asker=self._requester,
             registry=self._registry,
@@ -63,6 +62,7 @@ class Gateway:
             status=self.status,
             about=server_metadata_json("modelmq", version("modelmq")),
         )
+        self._server = HttpServer(self._api.handle, _limits(settings))
 
     @property
     def in_flight(self) -> int:
@@ -107,9 +107,6 @@ class Gateway:
         for error in ended:
             if isinstance(error, Exception):
                 raise error
-
-    async def _handle(self, request: HttpRequest) -> HttpResponse:
-        return await self._api.handle(request)
 
     async def _until_up(self, address: str, ready: Callable[[], None]) -> None:
         await self._requester.up()
