@@ -212,10 +212,13 @@ async def test_it_may_be_stopped_at_any_time(vhost: Any, owners: Any, turns: int
 async def test_who_waits_may_give_up_and_the_link_lives_on(vhost: Any, owners: Any) -> None:
     owner = owners(vhost.options())
     await owner.link.start()
+    before = asyncio.all_tasks()
     waiting = asyncio.create_task(owner.link.up())
     await asyncio.sleep(0)
     waiting.cancel()
     await asyncio.gather(waiting, return_exceptions=True)
+    await asyncio.sleep(0)  # what it waited with is cancelled too, and ends now
+    assert asyncio.all_tasks() <= before
     await soon(owner.link.up())
 
 

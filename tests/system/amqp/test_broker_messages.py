@@ -193,8 +193,9 @@ async def test_prefetch_is_obeyed(connection: Any, channel: Any) -> None:
     assert await consumer.declare_queue(queue, passive=True) == queue  # a round trip behind the deliveries
     assert len(got) == 7
     consumer.ack(got[-1].delivery_tag, multiple=True)
-    while len(got) < 14:
-        await consumer.declare_queue(queue, passive=True)
+    async with asyncio.timeout(PATIENCE_S):
+        while len(got) < 14:
+            await consumer.declare_queue(queue, passive=True)
     assert len(got) == 14
 
 
@@ -314,8 +315,9 @@ async def test_cancelled_tasks_shift_no_verdict(vhost: Any, connection: Any) -> 
     last = Verdicts(1)
     channel.publish("", queue, Properties(), b"", on_settled=last.then(0))
     assert await last.all() == {0: Settled.ACKED}
-    while len(channel._confirms):
-        await channel.declare_queue(queue, passive=True)
+    async with asyncio.timeout(PATIENCE_S):
+        while len(channel._confirms):
+            await channel.declare_queue(queue, passive=True)
     assert finished >= 60 * 25
     assert min(told.values()) > 300
     assert told.total() >= finished
@@ -343,8 +345,9 @@ async def test_a_cancelled_opening_leaves_no_channel_behind(connection: Any) -> 
         await asyncio.gather(task, return_exceptions=True)
     channel = await connection.channel()
     await channel.declare_queue(exclusive=True)
-    while len(connection._channels) > 1:
-        await channel.declare_queue(exclusive=True)
+    async with asyncio.timeout(PATIENCE_S):
+        while len(connection._channels) > 1:
+            await channel.declare_queue(exclusive=True)
     assert not connection.closed.done()
 
 
