@@ -156,7 +156,7 @@ async def test_bad_input_is_told_to_its_caller_and_harms_nobody(
         ("double", '{"inputs": [' + TENSOR + '], "parameters": {"timeout": "soon"}}', json, 400, "timeout"),
         ("double", inputs(TENSOR), {**json, "inference-timeout-ms": "-1"}, 400, "Inference-Timeout-Ms"),
         ("double", inputs(TENSOR), {"content-type": "text/csv"}, 415, "text/csv"),
-        ("double", inputs(TENSOR), {"content-type": "application/octet-stream"}, 415, "Binary"),
+        ("double", "\0\0", {"content-type": "application/octet-stream"}, 400, "JSON"),
         ("double", inputs(TENSOR), {**json, "inference-header-content-length": "5"}, 415, "binary"),
         ("double", inputs(TENSOR), {**json, "content-encoding": "gzip"}, 415, "gzip"),
         ("double", inputs(TENSOR), {"content-type": "application/json; charset=utf-16"}, 415, "utf-16"),

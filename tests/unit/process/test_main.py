@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import gc
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,26 @@ from modelmq.events import ServiceStarted
 from modelmq.process import Process
 from modelmq.process.main import READY_VARIABLE, settings_of
 from modelmq.supervisor import processes
+
+
+@pytest.fixture(autouse=True)
+def _own_collector() -> Iterator[None]:
+    """A service sets the collector of its process, which here is the tests'."""
+    before = gc.get_threshold()
+    yield
+    gc.set_threshold(*before)
+    gc.unfreeze()
+
+
+def test_a_service_is_seldom_stopped_to_look_for_garbage() -> None:
+    seen: list[int] = []
+
+    async def body(own: Process) -> None:
+        seen.extend((gc.get_threshold()[0], gc.get_freeze_count()))
+
+    assert process.main("gateway", body, {}) == 0
+    assert seen[0] >= 10_000
+    assert seen[1] > 10_000
 
 
 def test_supervisor_and_service_agree_about_the_word_ready() -> None:
