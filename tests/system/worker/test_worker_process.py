@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import psutil
 import pytest
 
 from modelmq.amqp import Delivery
+from modelmq.broker.management import Management
 from modelmq.settings import Settings
 
 pytestmark = pytest.mark.broker
@@ -77,8 +79,9 @@ def spawn(settings_of: Callable[..., Settings]) -> Iterator[Spawn]:
 
 
 async def test_of_one_slow_request_among_a_thousand_fast_ones_at_most_one_is_redelivered(
-    make_model: Make, declare: Declare, spawn: Spawn, asker: Any, tmp_path: Path, wait_for_file: Any, request_body: Any
-) -> None:
+    make_model: Make, declare: Declare, spawn: Spawn, asker: Any, tmp_path: Path, wait_for_file: Any,
+    request_body: Any, vhost: Any,
+) -> None:  # fmt: skip
     """Versions share the queue, so the slow one is held unacked on the very channel of the fast ones."""
     make_model("m", SLOW.replace("FOLDER", str(tmp_path)), version="1")
     make_model("m", version="2")
@@ -89,6 +92,7 @@ async def test_of_one_slow_request_among_a_thousand_fast_ones_at_most_one_is_red
     names = await asyncio.gather(*(asker.send("m.2", request_body(value)) for value in range(1000)))
     for value, name in enumerate(names):
         assert (await asker.answer(name)).values == [value * 2]
+    await asyncio.to_thread(until_one_is_unacked, vhost, "ml-model.m.interactive")
     worker.send_signal(signal.SIGKILL)
     await asyncio.to_thread(worker.wait)
     left: list[Delivery] = await asker.messages("ml-model.m.interactive")
@@ -178,3 +182,16 @@ async def test_settings_that_cannot_be_end_it_with_one_sentence(tmp_path: Path) 
     assert process.returncode == 2
     assert b"has no model that a worker" in errors
     assert b"Traceback" not in errors
+
+
+def until_one_is_unacked(vhost: Any, queue: str) -> None:
+    """Acks have no answer, and RabbitMQ may hold some for a while before its queue hears of them."""
+    node = vhost.node
+    end = time.monotonic() + 30
+    with Management(node.management_url, node.admin_username, node.admin_password) as management:
+        while True:
+            (seen,) = (each for each in management.queues(vhost.name) if each.name == queue)
+            if (seen.messages_ready, seen.messages_unacknowledged) == (0, 1):
+                return
+            assert time.monotonic() < end, seen
+            time.sleep(0.1)
