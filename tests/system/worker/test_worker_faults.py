@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from collections.abc import Awaitable, Callable
@@ -228,7 +229,10 @@ async def test_a_stop_finishes_what_is_held_and_says_so(
     await asker.hello()
     first = [await asker.send("fragile", request_body(100, 1)), await asker.send("fragile", request_body(1))]
     await wait_for_file(tmp_path / "entered")
-    await running.until(lambda: running.worker.queues[0].versions["1"].report(0, draining=False).pending == 2)
+    async with asyncio.timeout(30):
+        # Taking in a request is no event, and the batcher gives no other sign.
+        while running.worker.queues[0].versions["1"].report(0, draining=False).pending < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
     running.stopping.set()
     await asker.until(lambda: any(b'"draining"' in report.body for report in asker.replies.get("", [])))
     (tmp_path / "open").touch()

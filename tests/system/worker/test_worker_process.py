@@ -78,7 +78,7 @@ def spawn(settings_of: Callable[..., Settings]) -> Iterator[Spawn]:
         process.wait(timeout=10)
 
 
-async def test_of_one_slow_request_among_a_thousand_fast_ones_at_most_one_is_redelivered(
+async def test_of_one_slow_request_among_a_thousand_fast_ones_at_most_one_is_redelivered(  # noqa: PLR0917
     make_model: Make, declare: Declare, spawn: Spawn, asker: Any, tmp_path: Path, wait_for_file: Any,
     request_body: Any, vhost: Any,
 ) -> None:  # fmt: skip
