@@ -1,4 +1,4 @@
-"""Our side: `modelmq up` with its default settings in a folder of its own, and a bare queue on the same broker.
+"""Our side: `modelmq up` with its default settings, serving one model as the rival does, and a bare queue beside it.
 
 Makes a `System`; everything is ended when the block ends. Knows nothing of figures.
 """
@@ -6,6 +6,7 @@ Makes a `System`; everything is ended when the block ends. Knows nothing of figu
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -34,15 +35,15 @@ _THREADS = 1
 
 @contextmanager
 def up(folder: Path) -> Iterator[System]:
-    """ModelMQ with the demo models on free ports; RuntimeError, with its last words, when it does not come up."""
-    state, log = folder / "state", folder / "modelmq.log"
-    command = [sys.executable, "-m", "modelmq", "up", "--port", "0", "--state-dir", str(state)]
+    """ModelMQ with the digits model on free ports; RuntimeError, with its last words, when it does not come up."""
+    state, log, models = folder / "state", folder / "modelmq.log", folder / "models"
+    _write_model(folder / "demo", models)
+    command = [sys.executable, "-m", "modelmq", "up", "--port", "0", "--state-dir", str(state), "--models", str(models)]
     with child(command, log, stdin=subprocess.DEVNULL) as process:
         status = _until_up(process, state, log)
         running = node.find(state / "node")
         if running is None:
             raise RuntimeError(f"The private node of {state} is not found.")
-        models = state / "models"
         pids = {service["name"].partition("-")[0]: service["pid"] for service in status["services"]}
         yield System(
             http_url=status["gateway"]["detail"],
@@ -56,6 +57,12 @@ def up(folder: Path) -> Iterator[System]:
             broker_pid=running.pid,
             echo=_echo(running),
         )
+
+
+def _write_model(demo: Path, models: Path) -> None:
+    """Of the demo models only the one that is asked: the others' processes would be weighed with it."""
+    subprocess.run([sys.executable, "-m", "modelmq.demo", str(demo)], check=True, stdout=subprocess.DEVNULL)
+    shutil.copytree(demo / MODEL, models / MODEL)
 
 
 def _until_up(process: subprocess.Popen[str], state: Path, log: Path) -> dict[str, Any]:
