@@ -133,7 +133,11 @@ class Api(msgspec.Struct):
             raise Unavailable(self.registry.sentence(route.model, route.version))
         return msgspec.json.encode({"name": view.name, "ready": True})
 
-    def _unknown(self, route: Route) -> NotFound:
+    def _unknown(self, route: Route) -> RequestError:
+        """Of a model nobody has told of; while workers cannot be heard, that says nothing about the model."""
+        connected, words = self.status()
+        if not connected:
+            return Unavailable(f"This gateway is not ready: {words}.")
         versions = self.registry.versions(route.model)
         if versions:
             return NotFound(f"Model {route.model} has no version {route.version}; it has {', '.join(versions)}.")

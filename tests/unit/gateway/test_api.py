@@ -172,6 +172,9 @@ async def test_readiness_follows_workers_and_broker(api: Api, state: list[tuple[
             503,
             "This gateway is not ready: There is no connection to RabbitMQ.",
         )
+    for target in (b"/v2/models/unheard", b"/v2/models/unheard/ready"):  # who cannot hear workers cannot tell
+        response = await get(target)
+        assert (response.status, error_of(response)) == (503, f"This gateway is not ready: {state[-1][1]}.")
     assert (await get(b"/v2/health/live")).status == 200
     assert (await get(b"/v2/models/m")).status == 200
 
