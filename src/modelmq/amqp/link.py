@@ -48,6 +48,7 @@ class Link:
         self._service = service
         self._emit = emit
         self._is_up = asyncio.Event()
+        self._was_up = False
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -87,6 +88,16 @@ class Link:
             except (BrokerError, ConfigError) as error:
                 reason = error.message
                 failures += 1
+            except Exception as error:
+                # A bug in the set-up. At the first connection `up` raises it; later on nobody would look, and the
+                # service would idle unnoticed: so it is told, and tried again.
+                if not self._was_up:
+                    raise
+                asyncio.get_running_loop().call_exception_handler(
+                    {"message": f"The set-up of the {self._service}'s connection failed", "exception": error}
+                )
+                reason = f"its set-up failed: {error!r}"
+                failures += 1
             delay_s = backoff_s(failures, random.random())  # noqa: S311 - no secret
             self.problem = reason
             self._emit(BrokerDisconnected(self._service, reason, delay_s))
@@ -102,6 +113,7 @@ class Link:
             await self._set_up(connection)
             self.connection = connection
             self._is_up.set()
+            self._was_up = True
             self._emit(BrokerConnected(self._service, str(connection.endpoint)))
             ended = await asyncio.shield(connection.closed)
             return ended.message if ended is not None else "closed"

@@ -184,6 +184,22 @@ async def test_a_bug_in_the_set_up_comes_out_of_up(vhost: Any, owners: Any) -> N
     await soon(owner.link.stop())
 
 
+async def test_a_bug_in_a_later_set_up_is_told_and_overcome(vhost: Any, owners: Any, no_complaints: Any) -> None:
+    owner = owners(vhost.options())
+    await owner.link.start()
+    first = await soon(owner.link.up())
+    owner.failures = [ZeroDivisionError("a bug")]
+    first.abort()
+    await soon(first.closed)
+    second = await soon(owner.link.up())
+    assert second is not first
+    assert owner.set_ups == 3
+    assert "a bug" in owner.of(BrokerDisconnected)[-1].reason
+    (complaint,) = no_complaints
+    assert isinstance(complaint["exception"], ZeroDivisionError)
+    no_complaints.clear()
+
+
 async def test_a_wrong_password_is_asked_for_again(vhost: Any, owners: Any) -> None:
     passwords = iter(["old", "older"])
     options = msgspec.structs.replace(
