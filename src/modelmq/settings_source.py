@@ -171,7 +171,12 @@ def _unknown(key: str, value: object, known: Catalog) -> str:
     if section not in sections or not name:
         section, name = "", key
         if isinstance(value, dict):
-            advice = _nearest(key, sections, "[{}]") or f"the sections are {_listed(sections, '[{}]')}."
+            known_ones = (
+                f"the sections are {_listed(sections, '[{}]')}."
+                if sections
+                else "this file has no sections, its keys stand alone."
+            )
+            advice = _nearest(key, sections, "[{}]") or known_ones
             return f"there is no section [{_short(key)}]; {advice}"
     siblings = [setting.name for setting in known.values() if setting.section == section]
     elsewhere = [setting.section for setting in known.values() if setting.name == name and setting.section]

@@ -54,6 +54,10 @@ def test_every_key_can_be_set() -> None:
     [
         ("max_batch_sise = 3", 'm/model.toml, line 1: unknown key "max_batch_sise"; did you mean "max_batch_size"?'),
         ("\n\nthreads = 2.5", "m/model.toml, line 3: threads must be a whole number from 1 to 256, not 2.5."),
+        (
+            "[batch]\nsize = 3",
+            "m/model.toml, line 1: there is no section [batch]; this file has no sections, its keys stand",
+        ),
         ("max_batch_size = 0", "max_batch_size must be a whole number from 1 to 65536, not 0."),
         ('max_batch_size = "8"', 'max_batch_size must be a whole number from 1 to 65536, not "8".'),
         ("max_queue_delay_ms = -1", "must be a number of milliseconds from 0 to 60000, not -1."),
