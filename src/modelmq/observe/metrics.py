@@ -60,7 +60,7 @@ class Metrics:
         self._disconnects = counter("broker_disconnects", "Connections or attempts to connect that ended.")
         self._blocked = gauge("broker_blocked", "1 while RabbitMQ takes no publishes.")
         self._unmatched = counter("replies_unmatched", "Replies nobody waited for: late or duplicate.")
-        self._in_flight = gauge("requests_in_flight", "Requests this service holds now.")
+        self._in_flight = gauge("requests_in_flight", "Requests the gateway holds now.")
 
         self._requests = counter("requests", "Requests answered by the gateway.", (*_MODEL, "code"))
         self._request_s = histogram("request_duration_seconds", "Arrival to answer, gateway.", ("model",), _SECONDS)
@@ -82,7 +82,10 @@ class Metrics:
         self._answered: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
         self._batches: dict[tuple[str, str], tuple[Counter, Histogram, Histogram, Histogram]] = {}
         self._settled: dict[tuple[str, str, str], Counter] = {}
-        self._handlers: dict[type[Event], Callable[[Any], None]] = {
+        self._handlers = self._by_event()
+
+    def _by_event(self) -> dict[type[Event], Callable[[Any], None]]:
+        return {
             events.RequestAnswered: self._on_answered,
             events.BatchFinished: self._on_batch,
             events.MessageRefused: self._on_refused,
