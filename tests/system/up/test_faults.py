@@ -7,7 +7,9 @@ import json
 import signal
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import httpx
 import msgspec
@@ -18,7 +20,7 @@ from modelmq.broker import node
 from modelmq.broker.processes import identify
 from modelmq.supervisor import records
 from modelmq.supervisor.records import Record
-from tests.system.up.running import PATIENCE_S, Starter, Up
+from tests.system.up.running import PATIENCE_S, Starter, Up, write_model
 
 
 def kill(pid: int) -> None:
@@ -163,12 +165,35 @@ def test_a_service_that_keeps_dying_ends_the_run(own: Callable[..., Up]) -> None
     assert up.left() == []
 
 
-def test_status_tells_what_is_missing(own: Callable[..., Up], start: Starter) -> None:
+SLOW_TO_LOAD = """
+    import time
+    from pathlib import Path
+
+    class Model:
+        inputs = {"x": ("FP64", [-1])}
+        outputs = {"y": ("FP64", [-1])}
+        def load(self, *_):
+            Path("FOLDER/loading").touch()
+            while not Path("FOLDER/go").exists():
+                time.sleep(0.005)
+        def predict(self, batch):
+            return {"y": batch["x"]}
+"""
+
+
+def test_status_tells_what_is_missing(own: Callable[..., Up], start: Starter, folder: Path) -> None:
+    write_model(folder / "models", "slow", SLOW_TO_LOAD.replace("FOLDER", str(folder)))
     up = own()
-    up.until("✓ RabbitMQ")
+    watch, end = threading.Event(), time.monotonic() + PATIENCE_S
+    while not (folder / "loading").exists():  # the model's process makes it, which gives no other signal
+        assert time.monotonic() < end, up.text
+        watch.wait(0.02)
     half = json.loads(up.command("status", "-o", "json", status=1))
-    assert half["broker"]["state"].startswith("running") or half["gateway"]["state"] != "ready"
+    assert half["broker"]["state"].startswith("running")
+    assert any("slow" in problem or "gateway" in problem for problem in half["problems"]), half
+    (folder / "go").touch()
     up.until_serving()
+    assert json.loads(up.command("status", "-o", "json"))["problems"] == []
     up.stopped()
     down = json.loads(up.command("status", "-o", "json", status=1))
     assert (down["gateway"]["state"], down["broker"]["state"]) == ("unreachable", "unreachable")
