@@ -31,6 +31,8 @@ class ModelReport(msgspec.Struct, frozen=True):
     pending: int = 0
     """Requests this worker holds for the model."""
     completed_per_s: float = 0.0
+    bundle_limit: int = 1
+    """Requests that may come in one message now (see `bundles`); 1: none but single ones."""
     routing_key: str = ""
     """The key that reaches the model beside its name; empty where there is none."""
 

@@ -5,6 +5,7 @@ Between the caller and the connection. Pure: the asking side's half of the messa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 from zlib import crc32
@@ -12,6 +13,7 @@ from zlib import crc32
 import msgspec
 
 from modelmq.amqp import Delivery, Properties
+from modelmq.bundles import BUNDLE, RequestPart
 from modelmq.errors import (
     ChannelClosed,
     Expired,
@@ -60,6 +62,8 @@ class Request(msgspec.Struct, frozen=True):
     headers: dict[str, Any] | None = None
     idempotent: bool = True
     """False: never sent a second time, because it may have run already when a connection is lost."""
+    bundle_limit: int = 1
+    """Requests that may share a message with it, as the model's workers said; 1: it travels alone."""
 
 
 class Route(msgspec.Struct, frozen=True):
@@ -95,6 +99,31 @@ def properties_of(request: Request, correlation_id: str, now_unix_s: float) -> P
     )
 
 
+def part_of(request: Request, correlation_id: str) -> RequestPart:
+    """The same as part of a bundle."""
+    return RequestPart(
+        correlation_id=correlation_id,
+        deadline_ms=int(request.deadline_unix_s * 1000),
+        message_id=request.message_id or correlation_id,
+        content_type=request.content_type,
+        headers=request.headers,
+        body=request.body,
+    )
+
+
+def bundle_properties(parts: Sequence[RequestPart], now_unix_s: float) -> Properties:
+    """The bundle's own: it outlives the last deadline of its parts, and is known by the first one's id."""
+    left_ms = max(part.deadline_ms for part in parts) - int(now_unix_s * 1000) + EXPIRATION_MARGIN_MS
+    return Properties(
+        content_type=BUNDLE,
+        delivery_mode=_PERSISTENT,
+        correlation_id=parts[0].correlation_id,
+        reply_to=DIRECT_REPLY_TO,
+        expiration=str(min(left_ms, _LONGEST_EXPIRATION_MS)),
+        message_id=parts[0].correlation_id,
+    )
+
+
 def cancel_of(correlation_id: str) -> Properties:
     """The message that withdraws a request; sent over the channel of the request, its reply address is the same."""
     return Properties(type=CANCEL_TYPE, reply_to=DIRECT_REPLY_TO, correlation_id=correlation_id)
@@ -105,7 +134,12 @@ def reply_error(properties: Properties, reply: Delivery) -> RequestError | None:
     if reply.body_size > len(reply.body):
         return ModelFailed(f"The reply has {reply.body_size} bytes, more than this client takes.")
     status = properties.headers.get(STATUS_HEADER) if properties.headers else None
-    return None if status is None else request_error(str(status), error_message(reply.body))
+    return None if status is None else error_told(str(status), reply.body)
+
+
+def error_told(status: str, body: bytes) -> RequestError:
+    """The error of a reply with this status."""
+    return request_error(status, error_message(body))
 
 
 def expired(request: Request) -> Expired:

@@ -17,11 +17,13 @@ from math import inf
 
 import msgspec
 
+from modelmq import bundles
 from modelmq.amqp import Channel, Connection, ConnectionOptions, Delivery, Link, Properties, Settled
+from modelmq.bundles import BUNDLE
 from modelmq.client import request as said
 from modelmq.client.pending import Entry, Pending
 from modelmq.client.request import Request
-from modelmq.errors import BrokerError, ChannelClosed, InvalidRequest, RequestError
+from modelmq.errors import BrokerError, ChannelClosed, InvalidRequest, ModelFailed, RequestError
 from modelmq.events import Emit, ReplyUnmatched
 from modelmq.messages import CONTROL_EXCHANGE, DIRECT_REPLY_TO, HELLO_TYPE, MODEL_EXCHANGE
 
@@ -65,6 +67,8 @@ class Shard:
         self._refusal: ChannelClosed | None = None
         self._reopen_s = _REOPEN_S[0]
         self._stopped = False
+        self._gathered: dict[str, list[Entry[Asked]]] = {}
+        """Requests of this turn of the loop that may share a message, by routing key."""
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
         self._reopening: asyncio.Task[None] | None = None
@@ -121,7 +125,10 @@ class Shard:
         now = self._loop.time()
         entry = self._pending.add(id_, asked, now + left_s, now, idempotent=request.idempotent)
         if channel is not None:
-            self._send(channel, entry, now)
+            if request.bundle_limit > 1 and bundles.may_travel_together(request.body, request.headers):
+                self._gather(entry)
+            else:
+                self._send(channel, entry, now)
         look_at = entry.deadline_s if entry.deadline_s < entry.give_up_s else entry.give_up_s
         if look_at < self._timer_at:
             self._look_at(look_at)
@@ -172,6 +179,49 @@ class Shard:
             return
         self._pending.sent(entry, now)
 
+    def _gather(self, entry: Entry[Asked]) -> None:
+        """Until the end of this turn of the loop; nobody is waited for."""
+        if not self._gathered:
+            self._loop.call_soon(self._send_gathered)
+        self._gathered.setdefault(entry.payload.key, []).append(entry)
+
+    def _send_gathered(self) -> None:
+        gathered, self._gathered = self._gathered, {}
+        channel = self._channel
+        if channel is None:
+            return  # they are unsent, and sent with all others of these when there is a channel again
+        now = self._loop.time()
+        for entries in gathered.values():
+            waiting = [each for each in entries if each.state == "unsent" and not each.payload.answer.done()]
+            most = min((entry.payload.request.bundle_limit for entry in waiting), default=1)
+            for start, end in bundles.chunks([len(entry.payload.request.body) for entry in waiting], most):
+                self._send_together(channel, waiting[start:end], now)
+
+    def _send_together(self, channel: Channel, entries: list[Entry[Asked]], now: float) -> None:
+        """One message for all, where it can be one."""
+        if len(entries) == 1 or not channel.connection.writable:
+            for entry in entries:
+                self._send(channel, entry, now)
+            return
+        parts = [said.part_of(entry.payload.request, entry.id) for entry in entries]
+        try:
+            channel.publish(
+                MODEL_EXCHANGE,
+                entries[0].payload.key,
+                said.bundle_properties(parts, time.time()),
+                bundles.encode(parts),
+                mandatory=True,
+                on_settled=partial(self._on_all_settled, entries),
+            )
+        except BrokerError:
+            return  # as in _send
+        except (ValueError, TypeError):  # one of them cannot be a message; alone it is found out which
+            for entry in entries:
+                self._send(channel, entry, now)
+            return
+        for entry in entries:
+            self._pending.sent(entry, now)
+
     def _send_unsent(self) -> None:
         channel = self._channel
         if channel is None:
@@ -209,6 +259,10 @@ class Shard:
             self._finish(entry, said.returned(entry.payload.request))
         # A loss is told once for all of them, by the end of the channel: replies are lost with it as well.
 
+    def _on_all_settled(self, entries: list[Entry[Asked]], settled: Settled) -> None:
+        for entry in entries:
+            self._on_settled(entry, settled)
+
     def _on_reply(self, delivery: Delivery) -> None:
         try:
             properties = delivery.properties
@@ -217,16 +271,32 @@ class Shard:
         if properties.type == HELLO_TYPE:
             self._on_hello(delivery.body)
             return
-        entry = self._pending.answered(properties.correlation_id)
+        if properties.content_type == BUNDLE:
+            self._on_replies(delivery)
+            return
+        self._conclude(properties.correlation_id, delivery.body, said.reply_error(properties, delivery))
+
+    def _on_replies(self, delivery: Delivery) -> None:
+        try:
+            replies = bundles.decode_replies(delivery.body)
+        except ModelFailed:
+            self._rules.emit(ReplyUnmatched(self._rules.service, ""))
+            return
+        for reply in replies:
+            error = said.error_told(reply.status, reply.body) if reply.status else None
+            self._conclude(reply.correlation_id, reply.body, error)
+
+    def _conclude(self, correlation_id: str | None, body: bytes, error: RequestError | None) -> None:
+        """A reply: the end of the request with this id, if it has not ended."""
+        entry = self._pending.answered(correlation_id)
         if entry is None:
-            self._rules.emit(ReplyUnmatched(self._rules.service, properties.correlation_id or ""))
+            self._rules.emit(ReplyUnmatched(self._rules.service, correlation_id or ""))
             return
         answer = entry.payload.answer
         if answer.done():  # cancelled a moment ago
             return
-        error = said.reply_error(properties, delivery)
         if error is None:
-            answer.set_result(delivery.body)
+            answer.set_result(body)
         else:
             answer.set_exception(error)
 

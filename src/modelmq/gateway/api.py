@@ -166,6 +166,7 @@ class Api(msgspec.Struct):
                 message_id=name,
                 headers=request_id.trace_headers(headers),
                 idempotent=handling.idempotent,
+                bundle_limit=self.registry.bundle_limit.get(route.key, 1),
             )
             body = await self.waiting.until(self.asker.ask(question), route.model, began_s)
         except RequestError as error:

@@ -81,6 +81,8 @@ class Registry:
         """What speaks against asking a model (version None: none in particular); looked up for every request."""
         self.handling: dict[Key, Handling] = {}
         """How to ask a model, looked up in the same way; a model that is not there is UNKNOWN."""
+        self.bundle_limit: dict[Key, int] = {}
+        """Requests that may share a message; looked up in the same way, and 1 for a model that is not there."""
 
     def heard(self, report: WorkerReport, now_s: float) -> list[ModelSeen]:
         """A worker's answer; what changed by it."""
@@ -99,6 +101,7 @@ class Registry:
         silent = [name for name, worker in self._workers.items() if now_s - worker.heard_s > GONE_AFTER_S]
         names = {model.name for name in silent for model in self._workers.pop(name).report.models}
         seen = self._update(names, now_s) if names else []
+        self.bundle_limit = self._bundle_limits()
         self._judge(now_s)
         return seen
 
@@ -146,6 +149,7 @@ class Registry:
         for worker in self._workers.values():
             self._note_served(worker.report, worker.heard_s)
         self.handling = self._handlings()
+        self.bundle_limit = self._bundle_limits()
         self._judge(now_s)
         return seen
 
@@ -174,6 +178,19 @@ class Registry:
             model = self._models.get(each.name)
             if model is not None and each.state in _SERVING and (model.served_s is None or model.served_s < heard_s):
                 model.served_s = heard_s
+
+    def _bundle_limits(self) -> dict[Key, int]:
+        """The least that any worker takes, for which of them gets a message is the broker's choice.
+
+        What may run once only travels alone: of a bundle that was partly answered all is delivered again.
+        """
+        found: dict[Key, int] = {}
+        for worker in self._workers.values():
+            for report in worker.report.models:
+                for key in ((report.name, report.version), (report.name, None)):
+                    found[key] = min(found.get(key, report.bundle_limit), report.bundle_limit)
+        once = {key: 1 for key in found if not self.handling.get(key, UNKNOWN).idempotent}
+        return self._with_aliases(found | once)
 
     def _handlings(self) -> dict[Key, Handling]:
         found: dict[Key, Handling] = {}

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from modelmq.amqp import Delivery, Properties
+from modelmq.amqp import Properties
 from modelmq.messages import ATTEMPTS_HEADER, DEAD_LETTER_EXCHANGE
+from modelmq.worker.item import Message
 from modelmq.worker.outcome import Answer
 
 REASON_HEADER = "reason"
@@ -27,7 +28,7 @@ class Letter(NamedTuple):
     body: bytes
 
 
-def copy_of(delivery: Delivery, answer: Answer) -> Letter:
+def copy_of(delivery: Message, answer: Answer) -> Letter:
     """The request as it came, persistent and without expiration, with reason, attempts and error in its headers."""
     before = delivery.properties
     kept = {name: value for name, value in (before.headers or {}).items() if not name.startswith(_BROKERS_OWN)}

@@ -12,13 +12,14 @@ from typing import NamedTuple, Protocol, TypeVar
 
 import msgspec
 
-from modelmq.amqp import Delivery, Properties
+from modelmq.amqp import Properties
+from modelmq.bundles import BUNDLE
 from modelmq.errors import BrokerError, Expired, InvalidRequest, ModelFailed, RequestError, TooLarge
 from modelmq.messages import DEADLINE_HEADER, JSON, Lane, parse_routing_key
 from modelmq.metadata import Signature
 from modelmq.protocol import decode_request, rows_of
 from modelmq.worker import reply_address
-from modelmq.worker.item import Origin, WorkItem
+from modelmq.worker.item import Message, Origin, WorkItem
 from modelmq.worker.joining import batch_key
 from modelmq.worker.outcome import Answer, refusal
 
@@ -73,7 +74,7 @@ class Source(NamedTuple):
 
 
 def admit(
-    delivery: Delivery, source: Source, resolve: Callable[[str | None], TargetT], rules: Rules, now: Clock
+    delivery: Message, source: Source, resolve: Callable[[str | None], TargetT], rules: Rules, now: Clock
 ) -> tuple[TargetT, WorkItem] | Refusal:
     """The request with its target, or why it is not computed. Never raises: a message cannot harm the worker.
 
@@ -112,7 +113,7 @@ def admit(
     )
 
 
-def log_id(delivery: Delivery) -> str:
+def log_id(delivery: Message) -> str:
     """The name under which logs know this request."""
     try:
         properties = delivery.properties
@@ -121,13 +122,15 @@ def log_id(delivery: Delivery) -> str:
         return ""
 
 
-def _readable(delivery: Delivery) -> Properties:
+def _readable(delivery: Message) -> Properties:
     """Properties are decoded on first use, so a malformed header table shows only here."""
     try:
         properties = delivery.properties
         _ = properties.headers
     except BrokerError as error:
         raise InvalidRequest(f"The message's properties cannot be read: {error.message}") from error
+    if properties.content_type == BUNDLE:  # one that could be read has been taken apart
+        raise InvalidRequest("The bundle of requests cannot be read; send each request as a message of its own.")
     return properties
 
 
@@ -168,7 +171,7 @@ def _check_rows(rows: int, target: Target) -> None:
         )
 
 
-def _suspicion(delivery: Delivery, headers: Mapping[str, object]) -> object:
+def _suspicion(delivery: Message, headers: Mapping[str, object]) -> object:
     """Part of the batch key. Messages that a worker may have died of share no batch with fresh ones."""
     if not delivery.redelivered:
         return False

@@ -12,9 +12,31 @@ from typing import Any, Protocol
 import msgspec
 import numpy as np
 
-from modelmq.amqp import Delivery
+from modelmq.amqp import Properties
 from modelmq.messages import Lane
 from modelmq.worker.outcome import Answer
+
+
+class Message(Protocol):
+    """A request as it came: a delivery, or one part of a delivery."""
+
+    @property
+    def delivery_tag(self) -> int: ...  # noqa: D102 - the terms are AMQP's
+    @property
+    def redelivered(self) -> bool: ...  # noqa: D102
+    @property
+    def routing_key(self) -> str: ...  # noqa: D102
+    @property
+    def properties(self) -> Properties:
+        """Raises ProtocolViolation when its sender wrote none that can be read."""
+        ...
+
+    @property
+    def body(self) -> bytes: ...  # noqa: D102
+    @property
+    def body_size(self) -> int:
+        """What its sender sent; `body` is empty where that was over the limit."""
+        ...
 
 
 class Origin(Protocol):
@@ -25,12 +47,14 @@ class Origin(Protocol):
         """False once the channel is gone: the broker redelivers its messages, so they must not be answered here."""
         ...
 
-    def settle(self, delivery: Delivery, reply_to: str, answer: Answer) -> None:
-        """Do what the verdict over this answer says, once per message. Acks are held back until `flush`."""
+    def settle(self, delivery: Message, reply_to: str, answer: Answer) -> None:
+        """Do what the verdict over this answer says, once per message. Acks, and the replies to parts of bundles, are
+        held back until `flush`.
+        """
         ...
 
     def flush(self) -> None:
-        """Send the acks of everything settled since the last call."""
+        """Send what is held back of everything settled since the last call."""
         ...
 
 
@@ -38,7 +62,7 @@ class WorkItem(msgspec.Struct, eq=False, kw_only=True):
     """One request. Times are of the monotonic clock; `inputs` are validated against the model's signature."""
 
     origin: Origin
-    delivery: Delivery
+    delivery: Message
     lane: Lane
     reply_to: str
     """Empty: one-way, nobody is answered."""

@@ -8,18 +8,32 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
+from modelmq import bundles
 from modelmq.amqp import AckTracker, Channel, Delivery, Properties, Settled
+from modelmq.bundles import BUNDLE, LARGEST_PART_BYTES, ReplyPart
 from modelmq.errors import BrokerError
 from modelmq.messages import DEFAULT_EXCHANGE, JSON, STATUS_HEADER, Lane
 from modelmq.worker import dead_letter, reply_address
 from modelmq.worker.confirmed import ConfirmedPublisher
+from modelmq.worker.item import Message
 from modelmq.worker.outcome import VERDICTS, Answer
+from modelmq.worker.parts import Part, messages_of
 from modelmq.worker.proving import ProvingPublisher
 
 REQUEUE_DELAY_S = 1.0
 """Pause before a message goes back whose dead letter or reply the broker did not take."""
+
+
+class _Reply(NamedTuple):
+    """One broker message to a reply address, and the requests that are done with once it is written."""
+
+    to: str
+    properties: Properties
+    body: bytes
+    answers: Sequence[Message]
 
 
 class LaneChannel:
@@ -31,7 +45,7 @@ class LaneChannel:
         channel: Channel,
         confirmed: ConfirmedPublisher,
         proving: ProvingPublisher,
-        accept: Callable[[Delivery, LaneChannel], None],
+        accept: Callable[[Message, LaneChannel], None],
     ) -> None:
         self.lane: Lane = lane
         self.open = True
@@ -43,6 +57,12 @@ class LaneChannel:
         self._proving = proving
         self._accept = accept
         self._tracker = AckTracker()
+        self._unsettled: dict[int, int] = {}
+        """Of each bundle held, by its tag: parts without an outcome."""
+        self._wanted_back: set[int] = set()
+        """Bundles of which a part goes back to the queue, and so the whole once all parts have an outcome."""
+        self._gathered: dict[str, list[tuple[Part, Answer]]] = {}
+        """Replies to parts, by reply address."""
         self._empty = asyncio.Event()
         self._consumer_tag = ""
         channel.closed.add_done_callback(lambda _: self._lost())
@@ -52,7 +72,7 @@ class LaneChannel:
         await self._channel.qos(prefetch)
         self._consumer_tag = await self._channel.consume(queue, self._on_delivery, on_cancelled=self._on_cancelled)
 
-    def settle(self, delivery: Delivery, reply_to: str, answer: Answer) -> None:
+    def settle(self, delivery: Message, reply_to: str, answer: Answer) -> None:
         """Dead-letter, reply, ack or requeue, as the verdict says; after the channel is gone, nothing."""
         if not self.open:
             return
@@ -62,12 +82,17 @@ class LaneChannel:
         elif verdict.dead_letter:
             self._dead_letter(delivery, reply_to, answer)
         elif verdict.reply and reply_to:
-            self._reply(delivery, reply_to, answer)
+            self._answer(delivery, reply_to, answer)
         else:
             self._done(delivery)
 
     def flush(self) -> None:
-        """Ack everything settled since the last flush, with as few frames as the broker allows."""
+        """Send the gathered replies, then ack all that is settled, with as few frames as the broker allows."""
+        if self._gathered:
+            gathered, self._gathered = self._gathered, {}
+            for reply_to, answers in gathered.items():
+                for start, end in bundles.chunks([len(answer.body) for _, answer in answers]):
+                    self._reply(_joined(reply_to, answers[start:end]))
         try:
             for tag, multiple in self._tracker.take():
                 self._channel.ack(tag, multiple=multiple)
@@ -95,7 +120,11 @@ class LaneChannel:
     def _on_delivery(self, delivery: Delivery) -> None:
         self._tracker.delivered(delivery.delivery_tag)
         self.held += 1
-        self._accept(delivery, self)
+        messages = messages_of(delivery)
+        if len(messages) > 1:
+            self._unsettled[delivery.delivery_tag] = len(messages)
+        for message in messages:
+            self._accept(message, self)
 
     def _on_cancelled(self, _consumer_tag: str) -> None:
         self.ended.set()
@@ -106,63 +135,89 @@ class LaneChannel:
         self.ended.set()
         self._empty.set()
 
-    def _done(self, delivery: Delivery) -> None:
-        self._tracker.settle(delivery.delivery_tag)
-        self._released()
+    def _done(self, delivery: Message) -> None:
+        tag = delivery.delivery_tag
+        if not self._is_last(tag):
+            return
+        if tag in self._wanted_back:
+            self._give_back(tag)
+        else:
+            self._tracker.settle(tag)
+            self._released()
+
+    def _is_last(self, tag: int) -> bool:
+        """Whether this outcome is the last that its delivery waited for, as the only one of a single message is."""
+        left = self._unsettled.pop(tag, 1) - 1
+        if left:
+            self._unsettled[tag] = left
+        return not left
 
     def _released(self) -> None:
         self.held -= 1
         if self.held <= 0:
             self._empty.set()
 
-    def _requeue(self, delivery: Delivery) -> None:
+    def _requeue(self, delivery: Message) -> None:
         if not self.open:
             return
-        self._tracker.forget(delivery.delivery_tag)
+        if self._is_last(delivery.delivery_tag):
+            self._give_back(delivery.delivery_tag)
+        else:
+            self._wanted_back.add(delivery.delivery_tag)
+
+    def _give_back(self, tag: int) -> None:
+        self._wanted_back.discard(tag)
+        self._tracker.forget(tag)
         with contextlib.suppress(BrokerError):
-            self._channel.nack(delivery.delivery_tag, requeue=True)
+            self._channel.nack(tag, requeue=True)
             self._released()
 
-    def _reply(self, delivery: Delivery, reply_to: str, answer: Answer) -> None:
-        properties = _reply_properties(delivery, answer)
-        if reply_address.may_be_durable(reply_to):
+    def _answer(self, delivery: Message, reply_to: str, answer: Answer) -> None:
+        """A reply of its own at once; one to a part waits for those to its siblings, unless it is large."""
+        if type(delivery) is Part and len(answer.body) <= LARGEST_PART_BYTES:
+            self._gathered.setdefault(reply_to, []).append((delivery, answer))
+        else:
+            self._reply(_Reply(reply_to, _reply_properties(delivery, answer), answer.body, (delivery,)))
+
+    def _reply(self, reply: _Reply) -> None:
+        to, properties, body, _ = reply
+        if reply_address.may_be_durable(to):
             properties.delivery_mode = 2
             self._confirmed.publish(
-                DEFAULT_EXCHANGE,
-                reply_to,
-                properties,
-                answer.body,
-                lambda settled: self._after_reply(delivery, settled),
+                DEFAULT_EXCHANGE, to, properties, body, lambda settled: self._after_reply(reply, settled)
             )
             return
-        if not self._proving.proven(reply_to):
-            self._proving.publish(
-                reply_to, properties, answer.body, lambda settled: self._after_reply(delivery, settled)
-            )
+        if not self._proving.proven(to):
+            self._proving.publish(to, properties, body, lambda settled: self._after_reply(reply, settled))
             return
         try:
-            self._channel.publish(DEFAULT_EXCHANGE, reply_to, properties, answer.body)
+            self._channel.publish(DEFAULT_EXCHANGE, to, properties, body)
         except BrokerError:
             self._lost()
             return
-        self._done(delivery)
+        for delivery in reply.answers:
+            self._done(delivery)
 
-    def _after_reply(self, delivery: Delivery, settled: Settled) -> None:
+    def _after_reply(self, reply: _Reply, settled: Settled) -> None:
         if not self.open:
             return
         # Returned: the caller's queue is gone, or its address a bad one; nobody is left to answer.
-        if settled in (Settled.ACKED, Settled.RETURNED):
-            self._done(delivery)
-            self.flush()
-        else:
-            self._requeue_later(delivery)
+        taken = settled in (Settled.ACKED, Settled.RETURNED)
+        for delivery in reply.answers:
+            if taken:
+                self._done(delivery)
+            else:
+                self._requeue_later(delivery)
+        self.flush()
 
-    def _dead_letter(self, delivery: Delivery, reply_to: str, answer: Answer) -> None:
+    def _dead_letter(self, delivery: Message, reply_to: str, answer: Answer) -> None:
         def stored(settled: Settled) -> None:
+            if not self.open:
+                return
             if settled is not Settled.ACKED:
                 self._requeue_later(delivery)
             elif reply_to:
-                self._reply(delivery, reply_to, answer)
+                self._answer(delivery, reply_to, answer)
                 self.flush()
             else:
                 self._done(delivery)
@@ -171,10 +226,22 @@ class LaneChannel:
         letter = dead_letter.copy_of(delivery, answer)
         self._confirmed.publish(*letter, stored)
 
-    def _requeue_later(self, delivery: Delivery) -> None:
+    def _requeue_later(self, delivery: Message) -> None:
         asyncio.get_running_loop().call_later(REQUEUE_DELAY_S, self._requeue, delivery)
 
 
-def _reply_properties(delivery: Delivery, answer: Answer) -> Properties:
+def _joined(reply_to: str, answers: Sequence[tuple[Part, Answer]]) -> _Reply:
+    """One message for these replies; for one alone that of a single request."""
+    parts = [part for part, _ in answers]
+    if len(answers) == 1:
+        ((part, answer),) = answers
+        return _Reply(reply_to, _reply_properties(part, answer), answer.body, parts)
+    body = bundles.encode(
+        [ReplyPart(part.properties.correlation_id or "", answer.code, answer.body) for part, answer in answers]
+    )
+    return _Reply(reply_to, Properties(content_type=BUNDLE), body, parts)
+
+
+def _reply_properties(delivery: Message, answer: Answer) -> Properties:
     headers = {STATUS_HEADER: answer.code} if answer.code else None
     return Properties(content_type=JSON, correlation_id=delivery.properties.correlation_id, headers=headers)

@@ -1,8 +1,20 @@
-"""How many requests per second were settled lately. Pure; `now` in seconds of a monotonic clock."""
+"""How many requests per second were settled lately, and how many may therefore come in one message.
+
+Pure; `now` in seconds of a monotonic clock.
+"""
 
 from __future__ import annotations
 
+from modelmq.bundles import MOST_PARTS
+
 WINDOW_S = 1.0
+WORK_HELD_S = 1.0
+"""A lane holds at most two batches, or so much work."""
+
+
+def bundle_limit(per_s: float, prefetch: int, max_rows: int) -> int:
+    """Requests per message with which a lane full of bundles is WORK_HELD_S of work; at most a batch, at least one."""
+    return max(1, min(int(per_s * WORK_HELD_S / prefetch), max_rows, MOST_PARTS))
 
 
 class Rate:

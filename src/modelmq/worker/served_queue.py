@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import NamedTuple
 
-from modelmq.amqp import Connection, Delivery
+from modelmq.amqp import Connection
 from modelmq.errors import BrokerError, NotFound
 from modelmq.events import Emit, MessageRefused, QueueMissing
 from modelmq.messages import LANES, Lane
@@ -21,7 +21,7 @@ from modelmq.topology import ModelRoute, queue_name
 from modelmq.worker import answers, intake
 from modelmq.worker.confirmed import ConfirmedPublisher
 from modelmq.worker.intake import Clock, Refusal, Rules
-from modelmq.worker.item import WorkItem
+from modelmq.worker.item import Message, WorkItem
 from modelmq.worker.lane import LaneChannel
 from modelmq.worker.outcome import CANCELLED, refusal
 from modelmq.worker.proving import ProvingPublisher
@@ -176,8 +176,8 @@ class ServedQueue:
         for version in self._newest_first:
             version.remove(lambda item: item.origin is channel)
 
-    def _accept(self, delivery: Delivery, channel: LaneChannel) -> None:
-        """One message: admitted to its version, or refused at once."""
+    def _accept(self, delivery: Message, channel: LaneChannel) -> None:
+        """One request: admitted to its version, or refused at once."""
         if not self.alive:  # it goes back when the lane is closed, which is under way
             return
         clock = Clock(time.monotonic(), time.time())
@@ -189,7 +189,7 @@ class ServedQueue:
             version, item = admitted
             version.add(item)
 
-    def _refuse(self, delivery: Delivery, channel: LaneChannel, refused: Refusal) -> None:
+    def _refuse(self, delivery: Message, channel: LaneChannel, refused: Refusal) -> None:
         answer = refused.answer
         channel.settle(delivery, refused.reply_to, answer)
         channel.flush()

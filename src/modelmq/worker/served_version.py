@@ -27,7 +27,7 @@ from modelmq.worker.intake import log_id
 from modelmq.worker.item import WorkItem
 from modelmq.worker.joining import Tensors, check_rows, join
 from modelmq.worker.outcome import Answer, Outcome
-from modelmq.worker.rate import Rate
+from modelmq.worker.rate import Rate, bundle_limit
 from modelmq.worker.restarts import RestartCount
 from modelmq.worker.wire import Raised
 
@@ -110,9 +110,9 @@ class ServedVersion:
         """The model's process, while there is one."""
         return self._process.pid if self._process is not None else None
 
-    def report(self, now: float, *, draining: bool) -> ModelReport:
-        """What gateways are told."""
-        source, state = self.source, self.state
+    def report(self, now: float, prefetch: int, *, draining: bool) -> ModelReport:
+        """What gateways are told; `prefetch` in messages per lane."""
+        source, state, per_s = self.source, self.state, self._rate.per_s(now)
         return ModelReport(
             name=source.name,
             version=source.version,
@@ -120,7 +120,8 @@ class ServedVersion:
             reason=self.reason,
             metadata=self._metadata() if self.signature is not _UNKNOWN else None,
             pending=len(self._batcher) + self._running,
-            completed_per_s=self._rate.per_s(now),
+            completed_per_s=per_s,
+            bundle_limit=bundle_limit(per_s, prefetch, self.max_rows if self.signature.batched else 1),
             routing_key=source.settings.routing_key or "",
         )
 

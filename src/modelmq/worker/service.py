@@ -120,8 +120,11 @@ class Worker:
 
     def _report(self) -> WorkerReport:
         now = time.monotonic()
-        versions = [version for queue in self.queues for version in queue.versions.values()]
-        reports = tuple(version.report(now, draining=self._draining) for version in versions)
+        reports = tuple(
+            version.report(now, queue.prefetch, draining=self._draining)
+            for queue in self.queues
+            for version in queue.versions.values()
+        )
         return WorkerReport(self.name, self._settings.worker.role, reports)
 
     def _cancel(self, reply_to: str, correlation_id: str) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from modelmq.control import ModelReport, WorkerReport
@@ -212,3 +213,33 @@ def test_a_worker_that_still_loads_does_not_hide_what_another_said() -> None:
     assert view is not None
     assert view.metadata is not None
     assert made.handling["m", None].idempotent
+
+
+def test_requests_share_a_message_as_far_as_every_worker_takes_it() -> None:
+    made = Registry(GRACE_S, 0.0)
+    made.heard(report(model(bundle_limit=30, routing_key="alias")), 1.0)
+    assert made.bundle_limit == {(name, version): 30 for name in ("m", "alias") for version in ("1", None)}
+    made.heard(report(model(bundle_limit=20), worker="w2"), 1.5)
+    assert made.bundle_limit["m", "1"] == 20
+    # A version that takes none closes it for requests that name no version: any of them may get those.
+    made.heard(report(model(bundle_limit=20), model(version="2"), worker="w2"), 2.0)
+    assert (made.bundle_limit["m", "1"], made.bundle_limit["m", "2"], made.bundle_limit["m", None]) == (20, 1, 1)
+    # Numbers change with every report; they are looked at with the next tick.
+    made.heard(report(model(bundle_limit=25), model(version="2", bundle_limit=9), worker="w2"), 2.5)
+    made.tick(2.6)
+    assert (made.bundle_limit["m", "1"], made.bundle_limit["m", None]) == (25, 9)
+    made.heard(report(model(bundle_limit=12, routing_key="alias")), 2.7)
+    made.tick(2.8)
+    assert made.bundle_limit["m", "1"] == 12
+    made.heard(report(model(bundle_limit=25), model(version="2", bundle_limit=9), worker="w2"), 5.0)
+    made.tick(6.0)  # the other is gone
+    assert made.bundle_limit["m", "1"] == 25
+
+
+def test_what_may_run_once_only_travels_alone() -> None:
+    made = Registry(GRACE_S, 0.0)
+    careful = ModelReport("m", "1", "ready", metadata=msgspec.structs.replace(metadata("m", "1"), idempotent=False))
+    made.heard(report(msgspec.structs.replace(careful, bundle_limit=30)), 1.0)
+    assert made.bundle_limit["m", "1"] == 1
+    made.heard(report(model("n", state="loading", bundle_limit=30), worker="w2"), 1.0)
+    assert made.bundle_limit["n", "1"] == 1

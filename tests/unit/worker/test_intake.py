@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from modelmq.bundles import BUNDLE
 from modelmq.errors import NotFound, Unavailable
 from modelmq.metadata import Signature, TensorSpec
 from modelmq.worker.intake import HELD_ALONE_FROM, Clock, Refusal, Rules, Source, admit, log_id
@@ -201,3 +202,9 @@ def test_logs_know_a_request_by_its_ids(delivery) -> None:
     assert log_id(delivery(correlation_id="c")) == "c"
     assert log_id(delivery()) == ""
     assert log_id(delivery(raw=b"\xff\xfc\x09abc")) == ""
+
+
+def test_a_bundle_that_nobody_could_take_apart_is_invalid(delivery) -> None:
+    code, error, reply_to = refused(delivery(b"garbage", content_type=BUNDLE, reply_to=ADDRESS))
+    assert (code, reply_to) == ("invalid", "")
+    assert "send each request as a message of its own" in error

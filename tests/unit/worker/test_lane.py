@@ -8,20 +8,23 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from modelmq import control
+from modelmq import bundles, control
 from modelmq.amqp import Channel, Connection, Delivery, Properties, Settled, connect
+from modelmq.bundles import BUNDLE, LARGEST_PART_BYTES, RequestPart
 from modelmq.control import Hello, WorkerReport
 from modelmq.events import Event, ignore
 from modelmq.messages import CANCEL_TYPE, CONTROL_EXCHANGE, DEAD_LETTER_EXCHANGE, HELLO_TYPE
 from modelmq.worker import lane as lane_module
 from modelmq.worker.confirmed import ConfirmedPublisher
 from modelmq.worker.hello import Control
+from modelmq.worker.item import Message
 from modelmq.worker.lane import LaneChannel
 from modelmq.worker.outcome import CANCELLED, RETURNED, Answer, Outcome
 from modelmq.worker.proving import ProvingPublisher
 
 QUEUE = "requests"
 SUCCESS = Answer(Outcome.SUCCEEDED, b"yes")
+WRONG = Answer(Outcome.INVALID, b"no", "invalid", "No.")
 DEAD = Answer(Outcome.DEAD, b'{"error":"dead"}', "dead", "It died.", attempts=3)
 
 
@@ -255,3 +258,100 @@ async def test_a_change_is_pushed_once_to_the_gateways_heard_of(control_bench) -
     assert control.decode_report(pushed.body) == WorkerReport("w", "r", ())
     await until_answered(bench, publish)
     assert bench.replies.empty()
+
+
+def parts(*names: str) -> bytes:
+    return bundles.encode([RequestPart(name, 2**40, name, "application/json", None, name.encode()) for name in names])
+
+
+async def a_bundle(bench: Bench, *names: str) -> list[Message]:
+    bench.caller.publish("", QUEUE, Properties(content_type=BUNDLE, reply_to=bench.address), parts(*names))
+    return [await bench.next() for _ in names]
+
+
+async def replies_together(bench: Bench) -> list[tuple[str, str, bytes]]:
+    delivery = await within(bench.replies.get())
+    assert delivery.properties.content_type == BUNDLE
+    return [(part.correlation_id, part.status, part.body) for part in bundles.decode_replies(delivery.body)]
+
+
+async def test_replies_to_a_bundle_go_together_and_then_it_is_acked(bench: Bench) -> None:
+    a, b, c = await a_bundle(bench, "a", "b", "c")
+    assert bench.lane.held == 1
+    for message in (a, b, c):
+        bench.lane.settle(message, bench.address, SUCCESS if message is not b else WRONG)
+    bench.lane.flush()
+    assert await replies_together(bench) == [("a", "", b"yes"), ("b", "invalid", b"no"), ("c", "", b"yes")]
+    assert bench.lane.held == 0
+    assert await bench.left() == 0
+
+
+async def test_replies_to_several_bundles_of_one_caller_share_a_message(bench: Bench) -> None:
+    for message in [*await a_bundle(bench, "a", "b"), *await a_bundle(bench, "c")]:
+        bench.lane.settle(message, bench.address, SUCCESS)
+    bench.lane.flush()
+    assert [name for name, _, _ in await replies_together(bench)] == ["a", "b", "c"]
+    assert await bench.left() == 0
+
+
+async def test_a_part_that_is_answered_alone_has_a_reply_of_its_own_and_the_bundle_is_kept(bench: Bench) -> None:
+    a, _ = await a_bundle(bench, "a", "b")
+    bench.settle(a, SUCCESS)
+    assert await bench.reply() == ("a", b"yes", None)
+    assert bench.lane.held == 1
+    assert await bench.left() == 1
+
+
+async def test_a_large_reply_travels_alone(bench: Bench) -> None:
+    large = Answer(Outcome.SUCCEEDED, bytes(LARGEST_PART_BYTES + 1))
+    a, b, c = await a_bundle(bench, "a", "b", "c")
+    for message, answer in ((a, SUCCESS), (b, large), (c, SUCCESS)):
+        bench.lane.settle(message, bench.address, answer)
+    bench.lane.flush()
+    assert await bench.reply() == ("b", large.body, None)
+    assert [name for name, _, _ in await replies_together(bench)] == ["a", "c"]
+    assert await bench.left() == 0
+
+
+async def test_a_part_that_goes_back_takes_the_bundle_with_it_once_all_have_an_outcome(bench: Bench) -> None:
+    a, b = await a_bundle(bench, "a", "b")
+    bench.settle(a, RETURNED)
+    assert bench.lane.held == 1
+    bench.settle(b, SUCCESS)
+    assert (await bench.reply())[0] == "b"
+    again = [await bench.next() for _ in range(2)]
+    assert [(message.body, message.redelivered) for message in again] == [(b"a", True), (b"b", True)]
+    for message in again:
+        bench.lane.settle(message, bench.address, SUCCESS)
+    bench.lane.flush()
+    assert len(await replies_together(bench)) == 2
+    assert await bench.left() == 0
+
+
+async def test_a_dead_part_is_kept_as_a_message_of_its_own_and_its_siblings_are_answered(bench: Bench) -> None:
+    await bench.caller.declare_exchange(DEAD_LETTER_EXCHANGE, "fanout")
+    kept: asyncio.Queue[Delivery] = asyncio.Queue()
+    queue = await bench.caller.declare_queue("kept", exclusive=True)
+    await bench.caller.bind_queue(queue, DEAD_LETTER_EXCHANGE)
+    await bench.caller.consume(queue, kept.put_nowait, no_ack=True)
+    a, b, c = await a_bundle(bench, "a", "b", "c")
+    bench.lane.settle(a, bench.address, SUCCESS)
+    bench.lane.settle(b, bench.address, DEAD)
+    bench.lane.settle(c, bench.address, SUCCESS)
+    bench.lane.flush()
+    assert [name for name, _, _ in await replies_together(bench)] == ["a", "c"]
+    assert await bench.reply() == ("b", DEAD.body, {"status": "dead"})
+    letter = await within(kept.get())
+    assert (letter.body, letter.properties.correlation_id, letter.properties.content_type) == (
+        b"b",
+        "b",
+        "application/json",
+    )
+    assert await bench.left() == 0
+
+
+async def test_a_bundle_nobody_can_read_is_one_message(bench: Bench) -> None:
+    bench.caller.publish("", QUEUE, Properties(content_type=BUNDLE, reply_to=bench.address), b"garbage")
+    bench.settle(await bench.next(), WRONG)
+    assert (await bench.reply())[1] == b"no"
+    assert await bench.left() == 0

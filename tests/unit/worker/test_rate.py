@@ -1,6 +1,9 @@
 from __future__ import annotations
 
-from modelmq.worker.rate import Rate
+import pytest
+
+from modelmq.bundles import MOST_PARTS
+from modelmq.worker.rate import Rate, bundle_limit
 
 
 def test_the_rate_is_that_of_the_last_full_window() -> None:
@@ -12,3 +15,19 @@ def test_the_rate_is_that_of_the_last_full_window() -> None:
     assert rate.per_s(102.0) == 25
     assert rate.per_s(102.5) == 25
     assert rate.per_s(103.0) == 0
+
+
+@pytest.mark.parametrize(
+    ("per_s", "prefetch", "max_rows", "limit"),
+    [
+        (0.0, 128, 64, 1),  # nothing is known of it yet
+        (127.9, 128, 64, 1),
+        (4000.0, 128, 64, 31),  # 128 messages of 31 requests are a second of work
+        (1e6, 128, 64, 64),
+        (1e6, 16, 8, 8),  # never more than a batch
+        (1e6, 2, 1, 1),
+        (1e6, 2000, 1000, MOST_PARTS),
+    ],
+)
+def test_a_lane_full_of_bundles_is_a_second_of_work(per_s: float, prefetch: int, max_rows: int, limit: int) -> None:
+    assert bundle_limit(per_s, prefetch, max_rows) == limit
