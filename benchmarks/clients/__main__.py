@@ -20,6 +20,7 @@ from benchmarks.clients.drive import Address, Ask, Load, closed_loop, one_by_one
 
 MODULES = {
     "modelmq": "modelmq_client",
+    "modelmq-single": "single_client",
     "bare": "bare_client",
     "aiormq": "aiormq_client",
     "aio-pika": "aio_pika_client",
