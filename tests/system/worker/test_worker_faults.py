@@ -231,7 +231,7 @@ async def test_a_stop_finishes_what_is_held_and_says_so(
     await wait_for_file(tmp_path / "entered")
     async with asyncio.timeout(30):
         # Taking in a request is no event, and the batcher gives no other sign.
-        while running.worker.queues[0].versions["1"].report(0, draining=False).pending < 2:  # noqa: ASYNC110
+        while running.worker.queues[0].versions["1"].report(0, 1, draining=False).pending < 2:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
     running.stopping.set()
     await asker.until(lambda: any(b'"draining"' in report.body for report in asker.replies.get("", [])))
