@@ -28,9 +28,10 @@ class _Asking:
 
 
 class Waiting:
-    """All requests under way."""
+    """All requests under way. Made where the loop runs."""
 
     def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
         self._by_model: dict[str, set[_Asking]] = {}
         self._count = 0
 
@@ -39,7 +40,7 @@ class Waiting:
 
     async def until(self, answer: Awaitable[T], model: str, now_s: float) -> T:
         """The answer. Raises Unavailable when the model is given up first."""
-        task = asyncio.current_task()
+        task = asyncio.current_task(self._loop)  # named, because looking it up costs each request a system call
         if task is None:
             raise RuntimeError("Waiting happens in a task.")
         asking = _Asking(task, now_s)

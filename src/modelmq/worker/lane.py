@@ -45,7 +45,7 @@ class LaneChannel:
         channel: Channel,
         confirmed: ConfirmedPublisher,
         proving: ProvingPublisher,
-        accept: Callable[[Message, LaneChannel], None],
+        accept: Callable[[Sequence[Message], LaneChannel], None],
     ) -> None:
         self.lane: Lane = lane
         self.open = True
@@ -123,8 +123,7 @@ class LaneChannel:
         messages = messages_of(delivery)
         if len(messages) > 1:
             self._unsettled[delivery.delivery_tag] = len(messages)
-        for message in messages:
-            self._accept(message, self)
+        self._accept(messages, self)
 
     def _on_cancelled(self, _consumer_tag: str) -> None:
         self.ended.set()

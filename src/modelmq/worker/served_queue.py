@@ -176,18 +176,19 @@ class ServedQueue:
         for version in self._newest_first:
             version.remove(lambda item: item.origin is channel)
 
-    def _accept(self, delivery: Message, channel: LaneChannel) -> None:
-        """One request: admitted to its version, or refused at once."""
-        if not self.alive:  # it goes back when the lane is closed, which is under way
+    def _accept(self, messages: Sequence[Message], channel: LaneChannel) -> None:
+        """The requests of one delivery: each admitted to its version, or refused at once."""
+        if not self.alive:  # they go back when the lane is closed, which is under way
             return
         clock = Clock(time.monotonic(), time.time())
         source = intake.Source(channel, channel.lane)
-        admitted = intake.admit(delivery, source, self._resolve, self._rules, clock)
-        if isinstance(admitted, Refusal):
-            self._refuse(delivery, channel, admitted)
-        else:
-            version, item = admitted
-            version.add(item)
+        for message in messages:
+            admitted = intake.admit(message, source, self._resolve, self._rules, clock)
+            if isinstance(admitted, Refusal):
+                self._refuse(message, channel, admitted)
+            else:
+                version, item = admitted
+                version.add(item)
 
     def _refuse(self, delivery: Message, channel: LaneChannel, refused: Refusal) -> None:
         answer = refused.answer

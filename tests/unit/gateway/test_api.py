@@ -62,7 +62,7 @@ def state() -> list[tuple[bool, str]]:
 
 
 @pytest.fixture
-def api(asker: Answering, registry: Registry, events: list[Event], state: list[tuple[bool, str]]) -> Api:
+async def api(asker: Answering, registry: Registry, events: list[Event], state: list[tuple[bool, str]]) -> Api:
     return Api(asker, registry, Rules(10, 60.0, 600.0), events.append, lambda: state[-1], b"{}")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -80,9 +80,12 @@ async def bench(vhost, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
     confirmed, stopping = ConfirmedPublisher(), asyncio.Event()
     proving = ProvingPublisher(vhost.options("spare"), ignore)
     keeping = asyncio.create_task(confirmed.run(worker, stopping))
-    lane = LaneChannel(
-        "interactive", await worker.channel(), confirmed, proving, lambda delivery, origin: held.put_nowait(delivery)
-    )
+
+    def accept(messages: Sequence[Message], _origin: LaneChannel) -> None:
+        for message in messages:
+            held.put_nowait(message)
+
+    lane = LaneChannel("interactive", await worker.channel(), confirmed, proving, accept)
     await lane.consume(QUEUE, 10)
     yield Bench(lane, caller, held, replies, address, worker, proving, stopping)
     stopping.set()
