@@ -1,4 +1,7 @@
-"""A real RabbitMQ for the tests that need one: a private node per session, a virtual host per test."""
+"""A real RabbitMQ for the tests that need one: a private node per session, a virtual host per test.
+
+Tests marked `both_brokers` run twice, on the system's RabbitMQ and on 4.3, where that can be had.
+"""
 
 from __future__ import annotations
 
@@ -9,13 +12,16 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import pytest
 
 from modelmq.broker.node import NodeSpec, RunningNode, start
+from tests.not_tested import not_tested, write_not_tested
 
 if TYPE_CHECKING:
     from modelmq.amqp import ConnectionOptions
@@ -72,13 +78,54 @@ class Vhost:
         return f"{scheme}://{self.username}:{self.password}@{host}:{port}/{quote(self.name, safe='')}"
 
 
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if metafunc.definition.get_closest_marker("both_brokers"):
+        metafunc.parametrize("node", ["system", "4.3"], indirect=True)
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    write_not_tested(config)
+
+
+@pytest.fixture
+def node(request: pytest.FixtureRequest) -> RunningNode:
+    """The private RabbitMQ of this test: the system's, or each in turn where the test is marked `both_brokers`."""
+    running: RunningNode = request.getfixturevalue(
+        "node43" if getattr(request, "param", "") == "4.3" else "system_node"
+    )
+    return running
+
+
 @pytest.fixture(scope="session")
-def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
-    """A private RabbitMQ with a TLS listener. A machine without RabbitMQ fails the tests that need it."""
-    folder = tmp_path_factory.mktemp("node")
+def system_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
+    """The RabbitMQ of this system. A machine without it fails the tests that need it."""
+    with _started(tmp_path_factory.mktemp("node")) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def node43(home43: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
+    """RabbitMQ 4.3. Where it cannot be had the tests are skipped, and the end of the run says so."""
+    with _started(tmp_path_factory.mktemp("node43"), home43) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def home43(pytestconfig: pytest.Config) -> Path:
+    """The folder of RabbitMQ 4.3, to be given as RABBITMQ_HOME; skips as `node43` does."""
+    command = [str(Path(__file__).parents[1] / "tools" / "rabbitmq43.sh"), "where"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    if done.returncode != 0:
+        not_tested(pytestconfig, "RabbitMQ 4.3", done.stderr.strip())
+    return Path(done.stdout.strip())
+
+
+@contextmanager
+def _started(folder: Path, home: Path | None = None) -> Iterator[RunningNode]:
+    """A node with a TLS listener."""
     watch = subprocess.Popen([sys.executable, "-c", _WATCH, str(folder)], stdin=subprocess.PIPE, start_new_session=True)
     try:
-        running = start(NodeSpec(directory=folder, tls=True))
+        running = start(NodeSpec(directory=folder, tls=True, home=home))
         try:
             yield running
         finally:
@@ -87,7 +134,7 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
         watch.communicate(timeout=60)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture
 def _admin(node: RunningNode) -> _Admin:
     return _Admin(node)
 

@@ -3,6 +3,7 @@
 #
 #   bootstrap.sh rabbitmq           RabbitMQ, from the operating system's packages
 #   bootstrap.sh curl               curl, which the commands shown in the documentation are run with
+#   bootstrap.sh debootstrap        debootstrap, which tools/rabbitmq43.sh builds a second RabbitMQ with
 #   bootstrap.sh venv runtime|dev   .venv with what requirements/NAME.lock lists, and this project, editable
 #
 # A message-queue service of the whole system is neither started nor enabled, and one that is there is left alone:
@@ -237,10 +238,12 @@ install_as_root() {
 case "${1:-}" in
     rabbitmq) rabbitmq ;;
     curl) command -v curl >/dev/null 2>&1 || install_packages curl "the commands in the documentation are tested with it" curl ;;
+    debootstrap) command -v debootstrap >/dev/null 2>&1 || install_packages debootstrap \
+        "RabbitMQ 4.3 is built with it, for the tests" debootstrap ca-certificates wget ;;
     venv) venv "${2:?name a lock file: runtime or dev}" ;;
     install-as-root)
         shift
         install_as_root "$@"
         ;;
-    *) fail "usage: $0 rabbitmq | curl | venv runtime|dev" ;;
+    *) fail "usage: $0 rabbitmq | curl | debootstrap | venv runtime|dev" ;;
 esac

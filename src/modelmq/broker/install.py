@@ -28,13 +28,23 @@ class Installation(msgspec.Struct, frozen=True):
 
 
 def locate(
-    environ: Mapping[str, str], *, roots: tuple[Path, ...] = (Path("/usr/lib"),), system_path: str = _SYSTEM_PATH
+    environ: Mapping[str, str],
+    *,
+    home: Path | None = None,
+    roots: tuple[Path, ...] = (Path("/usr/lib"),),
+    system_path: str = _SYSTEM_PATH,
 ) -> Installation:
-    """The installation that `RABBITMQ_HOME` names, else the package's, else the one on PATH. Raises NodeError."""
+    """The one in `home`, else in `RABBITMQ_HOME`, else the package's, else the one on PATH. Raises NodeError."""
     path = ":".join(part for part in (environ.get("PATH", ""), system_path) if part)
-    folder = _server_folder(environ.get("RABBITMQ_HOME", ""), path, roots)
+    named = str(home or environ.get("RABBITMQ_HOME", ""))
+    folder = _server_folder(named, path, roots)
+    # A home may bring the Erlang that its RabbitMQ needs.
+    erlang_path = f"{named}/bin:{path}" if named else path
     return Installation(
-        server=folder / "rabbitmq-server", epmd=_erlang("epmd", path), erl=_erlang("erl", path), path=path
+        server=folder / "rabbitmq-server",
+        epmd=_erlang("epmd", erlang_path),
+        erl=_erlang("erl", erlang_path),
+        path=path,
     )
 
 

@@ -30,13 +30,17 @@ _ADOPT_TIMEOUT_S = 20.0
 
 
 class NodeSpec(msgspec.Struct, frozen=True):
-    """Which node. A port of 0 is last time's if that is free, else any; `extra_conf` is added to rabbitmq.conf."""
+    """Which node. A port of 0 is last time's if that is free, else any; `extra_conf` is added to rabbitmq.conf.
+
+    `home` is the folder of the RabbitMQ to start, as RABBITMQ_HOME would name it; None for what that says.
+    """
 
     directory: Path
     amqp_port: int = 0
     management_port: int = 0
     tls: bool = False
     extra_conf: str = ""
+    home: Path | None = None
     start_timeout_s: float = 90.0
 
 
@@ -141,7 +145,7 @@ def start(spec: NodeSpec) -> RunningNode:
     """
     if not PROC.joinpath("self/stat").exists():
         raise NodeError("A private RabbitMQ node needs Linux: name a RabbitMQ to connect to in broker.hosts instead.")
-    installation = locate(os.environ)
+    installation = locate(os.environ, home=spec.home)
     files = files_in(spec.directory.resolve())
     records.prepare(files)
     lock = records.take_lock(files)

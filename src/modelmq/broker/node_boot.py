@@ -52,7 +52,7 @@ def boot(
     """Starts a node that is not running; returns when it answers. Raises NodeError, PortTaken."""
     log_sizes = readiness.size_of(files.log), readiness.size_of(files.output)
     environment = write_files(files, record, ports, conf, installation)
-    running = RunningRecord(fingerprint=fingerprint(conf), ports=ports)
+    running = RunningRecord(fingerprint=fingerprint(conf), ports=ports, erl=str(installation.erl))
     records.save_running(files, running)
     children: list[subprocess.Popen[bytes]] = []
     try:

@@ -12,7 +12,6 @@ from contextlib import suppress
 
 from modelmq.broker import node_config
 from modelmq.broker import node_record as records
-from modelmq.broker.install import locate
 from modelmq.broker.node_config import OWNER_VARIABLE, NodeFiles
 from modelmq.broker.node_record import NodeRecord, RunningRecord
 from modelmq.broker.processes import alive, end, family, wait, with_variable
@@ -58,11 +57,11 @@ def _end_or_raise(files: NodeFiles, ended: bool) -> None:
 
 def _detach_statistics(files: NodeFiles, record: NodeRecord, running: RunningRecord) -> None:
     """Only makes stopping faster, so whatever goes wrong here is passed over."""
-    with suppress(NodeError, OSError, subprocess.SubprocessError):
-        installation = locate(os.environ)
+    with suppress(OSError, subprocess.SubprocessError):
         name = f"stop-{os.getpid()}@localhost"
-        environment = node_config.environment(files, record.name, running.ports, installation.path, schedulers=1)
-        erl = [str(installation.erl), "-noinput", "-boot", "start_clean", "-hidden", "-sname", name]
+        path = os.environ.get("PATH", os.defpath)
+        environment = node_config.environment(files, record.name, running.ports, path, schedulers=1)
+        erl = [running.erl or "erl", "-noinput", "-boot", "start_clean", "-hidden", "-sname", name]
         subprocess.run(
             [*erl, "-eval", _DETACH_STATISTICS],
             env=environment,

@@ -38,13 +38,17 @@ class NodeRecord(msgspec.Struct, frozen=True):
 
 
 class RunningRecord(msgspec.Struct, frozen=True):
-    """What runs from the folder. `fingerprint` tells its configuration; `version` is empty until it has answered."""
+    """What runs from the folder. `fingerprint` tells its configuration; `version` is empty until it has answered.
+
+    `erl` is the program of the Erlang it runs in.
+    """
 
     fingerprint: str
     ports: Ports
     epmd: ProcessId | None = None
     node: ProcessId | None = None
     version: str = ""
+    erl: str = ""
 
 
 def prepare(files: NodeFiles) -> None:

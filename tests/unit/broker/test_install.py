@@ -48,6 +48,16 @@ def test_one_that_was_unpacked_by_hand(tmp_path: Path, programs: Path) -> None:
     assert on_path.server == folder / "rabbitmq-server"
 
 
+def test_one_that_brings_its_own_erlang(tmp_path: Path, programs: Path) -> None:
+    home = tmp_path / "opt"
+    server_in(home / "sbin")
+    own = with_programs(home / "bin", "epmd", "erl")
+    for environ, named in (({"RABBITMQ_HOME": str(home)}, None), ({"RABBITMQ_HOME": "/nowhere"}, home)):
+        found = locate({"PATH": str(programs), **environ}, home=named, roots=(), system_path="")
+        assert (found.server, found.epmd, found.erl) == (home / "sbin" / "rabbitmq-server", own / "epmd", own / "erl")
+        assert found.path == str(programs)
+
+
 def test_the_wrong_home_is_named(tmp_path: Path, programs: Path) -> None:
     with pytest.raises(NodeError, match=r"^RABBITMQ_HOME is /nowhere, but there is no .*: correct or unset it\.$"):
         locate({"PATH": str(programs), "RABBITMQ_HOME": "/nowhere"}, roots=(), system_path="")
