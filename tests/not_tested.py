@@ -1,4 +1,4 @@
-"""What could not be had on this machine: its tests are skipped, and the run's last lines name it, so that nobody misses it."""
+"""What cannot be had on this machine: its tests are skipped, and the last lines of the run name it."""
 
 from __future__ import annotations
 

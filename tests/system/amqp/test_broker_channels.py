@@ -66,6 +66,7 @@ async def publish_to_a_missing_exchange(channel: Any) -> None:
     await channel.declare_queue("kept", durable=True)
 
 
+@pytest.mark.both_brokers
 @pytest.mark.parametrize(
     ("code", "offend"),
     [
@@ -133,6 +134,7 @@ async def test_what_cannot_be_written_shifts_no_verdict(connection: Any, propert
     await works(channel)
 
 
+@pytest.mark.both_brokers
 async def test_a_deleted_queue_cancels_its_consumer(connection: Any) -> None:
     channel, other = await connection.channel(), await connection.channel()
     queue = await channel.declare_queue("q", durable=True)
@@ -155,6 +157,7 @@ async def test_a_cancelled_consumer_hears_nothing_more(connection: Any) -> None:
     assert await channel.purge_queue(queue) == 1
 
 
+@pytest.mark.both_brokers
 async def test_closing_while_deliveries_rain_bothers_nobody(connection: Any, no_complaints: list[Any]) -> None:
     publisher = await connection.channel()
     queue = await publisher.declare_queue("rain", durable=True)
@@ -200,6 +203,7 @@ async def test_a_channels_number_is_used_again_and_again(connection: Any) -> Non
     assert numbers == {1}
 
 
+@pytest.mark.both_brokers
 async def test_direct_reply_to_answers(vhost: Any, opened: Any, connection: Any) -> None:
     asker = await connection.channel()
     replies: asyncio.Queue[Any] = asyncio.Queue()

@@ -69,6 +69,7 @@ async def forwarded(port: int) -> AsyncIterator[int]:
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
+@pytest.mark.both_brokers
 async def test_a_verified_tls_connection_carries_messages(vhost: Any, opened: Any) -> None:
     connection = await opened(secure(vhost, vhost.node.ca_file))
     channel = await connection.channel()
@@ -131,6 +132,7 @@ async def test_a_client_certificate_that_is_not_there_is_named(vhost: Any) -> No
         await connect(secure(vhost, "", tls=tls))
 
 
+@pytest.mark.both_brokers
 async def test_a_wrong_password_is_refused_in_words(vhost: Any) -> None:
     options = msgspec.structs.replace(vhost.options(), credentials=lambda: Credentials(vhost.username, "hunter2"))
     with pytest.raises(AccessRefused, match=f'refused the user "{vhost.username}"') as caught:
@@ -139,12 +141,14 @@ async def test_a_wrong_password_is_refused_in_words(vhost: Any) -> None:
     assert "hunter2" not in caught.value.message
 
 
+@pytest.mark.both_brokers
 async def test_a_virtual_host_that_is_not_there_is_refused_in_words(vhost: Any) -> None:
     with pytest.raises(AccessRefused, match='virtual host "no-such"') as caught:
         await connect(msgspec.structs.replace(vhost.options(), vhost="no-such"))
     assert caught.value.reply_code == 530
 
 
+@pytest.mark.both_brokers
 async def test_a_virtual_host_without_rights_is_refused_in_words(vhost: Any) -> None:
     with pytest.raises(AccessRefused, match='virtual host "/"'):
         await connect(msgspec.structs.replace(vhost.options(), vhost="/"))
@@ -165,6 +169,7 @@ async def test_dead_nodes_are_passed_over(vhost: Any, opened: Any, unused_tcp_po
     assert connection.endpoint == options.endpoints[0]
 
 
+@pytest.mark.both_brokers
 @pytest.mark.parametrize("frame_max", [8192, 131_072, 1_000_000])
 async def test_the_broker_agrees_to_our_limits(vhost: Any, opened: Any, frame_max: int) -> None:
     connection = await opened(msgspec.structs.replace(vhost.options(), frame_max=frame_max, channel_max=1))

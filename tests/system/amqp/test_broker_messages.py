@@ -99,6 +99,7 @@ async def test_a_body_over_the_limit_is_dropped_with_its_true_size(vhost: Any, o
     ]  # fmt: skip
 
 
+@pytest.mark.both_brokers
 async def test_properties_come_back_as_they_left(channel: Any) -> None:
     queue = await channel.declare_queue(exclusive=True)
     sent = Properties(
@@ -138,6 +139,7 @@ async def test_thousands_are_confirmed_each_once(channel: Any) -> None:
     assert await channel.purge_queue(queue) == count
 
 
+@pytest.mark.both_brokers
 async def test_thousands_through_a_quorum_queue_are_confirmed_each_once(channel: Any) -> None:
     queue = await channel.declare_queue("qq", durable=True, arguments={"x-queue-type": "quorum"})
     count = 2_000
@@ -147,6 +149,7 @@ async def test_thousands_through_a_quorum_queue_are_confirmed_each_once(channel:
     assert set((await verdicts.all()).values()) == {Settled.ACKED}
 
 
+@pytest.mark.both_brokers
 async def test_the_returned_among_many_are_told_to_their_publishers(channel: Any) -> None:
     """Routable and unroutable, mandatory and not, with ids and without, over equal and different keys."""
     queue = await channel.declare_queue(exclusive=True)
@@ -171,6 +174,7 @@ async def test_of_equal_messages_only_the_mandatory_one_comes_back(channel: Any)
     assert await verdicts.all() == {n: Settled.RETURNED if n % 2 else Settled.ACKED for n in range(count)}
 
 
+@pytest.mark.both_brokers
 async def test_a_full_queue_refuses_and_who_is_refused_hears_it(channel: Any) -> None:
     queue = await channel.declare_queue(exclusive=True, arguments={"x-max-length": 10, "x-overflow": "reject-publish"})
     verdicts = Verdicts(200)
@@ -182,6 +186,7 @@ async def test_a_full_queue_refuses_and_who_is_refused_hears_it(channel: Any) ->
     assert told[Settled.ACKED] + told[Settled.NACKED] == 200
 
 
+@pytest.mark.both_brokers
 async def test_prefetch_is_obeyed(connection: Any, channel: Any) -> None:
     queue = await channel.declare_queue("work", durable=True)
     for _ in range(100):
@@ -248,6 +253,7 @@ async def test_what_the_tracker_says_drains_the_queue_and_leaves_what_is_open(
     assert await channel.purge_queue(queue) == 0
 
 
+@pytest.mark.both_brokers
 @pytest.mark.parametrize("requeue", [True, False])
 async def test_what_is_refused_goes_back_or_away(channel: Any, requeue: bool) -> None:
     queue = await channel.declare_queue(exclusive=True)
@@ -259,6 +265,7 @@ async def test_what_is_refused_goes_back_or_away(channel: Any, requeue: bool) ->
     assert [each.redelivered for each in again] == ([True] * 3 if requeue else [])
 
 
+@pytest.mark.both_brokers
 async def test_what_was_unacknowledged_comes_again(connection: Any, channel: Any) -> None:
     queue = await channel.declare_queue("work", durable=True)
     for n in range(10):

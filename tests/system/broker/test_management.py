@@ -136,6 +136,7 @@ def test_the_amqp_port_is_not_the_management_port(node: RunningNode) -> None:
     assert "is this really the management port?" in text or "is this its management port?" in text
 
 
+@pytest.mark.both_brokers
 @pytest.mark.broker
 def test_a_wrong_password_and_an_unknown_user(node: RunningNode) -> None:
     for user in (node.admin_username, "nobody"):
@@ -143,6 +144,7 @@ def test_a_wrong_password_and_an_unknown_user(node: RunningNode) -> None:
         assert f'the user "{user}" or its password is wrong; see broker.admin_username' in text
 
 
+@pytest.mark.both_brokers
 @pytest.mark.broker
 @pytest.mark.parametrize("tags", [(), ("management",), ("policymaker",), ("monitoring",)], ids=str)
 def test_a_user_that_is_no_administrator(node: RunningNode, tags: tuple[str, ...], tmp_path: Path) -> None:

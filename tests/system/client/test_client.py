@@ -179,6 +179,7 @@ async def run_pika(url: str, *arguments: str) -> subprocess.CompletedProcess[str
     )
 
 
+@pytest.mark.both_brokers
 async def test_pika_alone_asks_and_is_answered(worker: Any, url_of: Any, tmp_path: Path) -> None:
     await worker.channel.bind_queue("ml-model.echo.interactive", "ml-model-exchange", "digits")
     asked = await run_pika(url_of())

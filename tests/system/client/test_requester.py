@@ -27,6 +27,7 @@ from modelmq.protocol import encode_error
 pytestmark = pytest.mark.broker
 
 
+@pytest.mark.both_brokers
 async def test_a_question_is_answered_and_is_the_message_of_the_contract(broker: Any, asking: Any) -> None:
     await broker.provision(queue_type="quorum")
     await broker.echo()
@@ -90,6 +91,7 @@ async def test_an_error_reply_is_its_error(broker: Any, asking: Any, status: str
         await task
 
 
+@pytest.mark.both_brokers
 async def test_a_model_without_a_queue_is_not_found_at_once(broker: Any, asking: Any) -> None:
     await broker.provision()
     asker = await asking()
@@ -101,6 +103,7 @@ async def test_a_model_without_a_queue_is_not_found_at_once(broker: Any, asking:
         await asker.ask(model="a.b")
 
 
+@pytest.mark.both_brokers
 async def test_a_full_queue_is_overloaded_at_once(broker: Any, asking: Any, results_of: Any) -> None:
     await broker.provision(arguments={"x-max-length": 2, "x-overflow": "reject-publish"})
     asker = await asking()
@@ -169,6 +172,7 @@ async def test_without_the_right_to_cancel_none_is_sent(broker: Any, asking: Any
     assert message.properties.type == "hello"
 
 
+@pytest.mark.both_brokers
 async def test_a_second_reply_is_told_and_dropped(broker: Any, asking: Any) -> None:
     await broker.provision()
     await broker.echo(answering=False)

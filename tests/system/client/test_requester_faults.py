@@ -140,6 +140,7 @@ async def test_cancelled_before_it_was_sent_it_never_is(broker: Any, asking: Any
     assert [each.body for each in broker.requests.items] == [b"other"]
 
 
+@pytest.mark.both_brokers
 async def test_a_missing_exchange_is_told_with_its_remedy_and_found_later(broker: Any, asking: Any) -> None:
     asker = await asking()
     for _ in range(2):
@@ -183,6 +184,7 @@ async def test_a_refused_channel_leaves_other_connections_alone(broker: Any, ask
     assert await results_of(spared) == [b"fine"]
 
 
+@pytest.mark.both_brokers
 async def test_a_message_that_closes_the_channel_is_not_sent_again(broker: Any, asking: Any, results_of: Any) -> None:
     """RabbitMQ takes no CC header of this type. What it had confirmed before is asked again and answered."""
     await broker.provision()

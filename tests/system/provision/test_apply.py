@@ -80,6 +80,7 @@ def named(report: ApplyReport) -> list[tuple[str, str, str]]:
     return sorted((change.action, change.kind, change.name) for change in report.changes)
 
 
+@pytest.mark.both_brokers
 def test_everything_is_made_once(settings: Settings, proxy: Proxy, through: Management, admin: Management) -> None:
     first = provision(settings, MODELS, through)
     assert_as_it_says(first.topology, admin, settings)
@@ -97,6 +98,7 @@ def test_everything_is_made_once(settings: Settings, proxy: Proxy, through: Mana
     assert secrets_in(settings) == kept
 
 
+@pytest.mark.both_brokers
 def test_the_broker_gives_its_policies_to_the_queues(settings: Settings, admin: Management) -> None:
     provision(settings, MODELS, admin)
     # The broker tells a queue's policy with its statistics, which it gathers every 5 s.
@@ -117,6 +119,7 @@ def test_the_broker_gives_its_policies_to_the_queues(settings: Settings, admin: 
     }
 
 
+@pytest.mark.both_brokers
 def test_drift_is_corrected_in_place(settings: Settings, proxy: Proxy, through: Management, admin: Management) -> None:
     topology = provision(settings, MODELS, admin).topology
     vhost, environment = settings.broker.vhost, settings.topology.environment
@@ -174,6 +177,7 @@ def test_a_new_model_adds_what_it_needs_and_no_more(settings: Settings, admin: M
     ]
 
 
+@pytest.mark.both_brokers
 def test_what_cannot_be_changed_is_refused_before_the_first_write(
     settings: Settings, proxy: Proxy, through: Management, admin: Management
 ) -> None:
@@ -206,6 +210,7 @@ def test_several_refusals_are_one_sentence_and_a_number(settings: Settings, admi
         provision(settings, MODELS, admin)
 
 
+@pytest.mark.both_brokers
 @pytest.mark.parametrize("allowed", [0, 1, 4, 11, 30, 55])
 def test_an_apply_that_was_cut_short_is_finished_by_the_next(
     settings: Settings, proxy: Proxy, through: Management, admin: Management, allowed: int
@@ -224,6 +229,7 @@ def test_an_apply_that_was_cut_short_is_finished_by_the_next(
     assert provision(settings, MODELS, through).writes == 0
 
 
+@pytest.mark.both_brokers
 def test_two_at_once_agree(settings: Settings, node: RunningNode, admin: Management) -> None:
     def apply(_: int) -> ApplyReport:
         with Management(node.management_url, node.admin_username, node.admin_password) as management:
@@ -262,6 +268,7 @@ def test_a_secret_that_everybody_can_read_is_refused(settings: Settings, admin: 
         provision(settings, MODELS, admin)
 
 
+@pytest.mark.both_brokers
 def test_a_virtual_host_that_cannot_be(settings: Settings, proxy: Proxy, through: Management) -> None:
     broker = msgspec.structs.replace(settings.broker, vhost="a b")
     with pytest.raises(ConfigError, match=r'broker\.vhost: "a b" must be 1 to 250 letters, digits'):

@@ -17,7 +17,7 @@ from modelmq.provision import provision
 from modelmq.settings import Settings, TopologySettings
 from modelmq.topology import ModelRoute, user_name
 
-pytestmark = pytest.mark.broker
+pytestmark = [pytest.mark.broker, pytest.mark.both_brokers]
 DIRECT = "amq.rabbitmq.reply-to"
 LANES = ("ml-model.digits.interactive", "ml-model.digits.bulk")
 Doing = Callable[[BlockingChannel], object]

@@ -37,6 +37,7 @@ GATED = """
 """
 
 
+@pytest.mark.both_brokers
 async def test_a_request_is_answered(make_model: Make, declare: Declare, start_worker: Start, asker: Any) -> None:
     make_model("double")
     await declare()
@@ -229,6 +230,7 @@ async def test_a_reply_address_of_somebody_else_is_never_published_to(
         assert await asker.messages(queue) == []
 
 
+@pytest.mark.both_brokers
 async def test_a_forged_direct_address_costs_nobody_else_an_answer(
     make_model: Make, declare: Declare, start_worker: Start, asker: Any, tmp_path: Path, wait_for_file: Any
 ) -> None:
@@ -287,6 +289,7 @@ async def test_replies_to_a_configured_durable_queue_are_stored(
     assert await asker.messages("ml-model.double.interactive") == []
 
 
+@pytest.mark.both_brokers
 async def test_a_request_that_waited_too_long_is_not_computed(
     make_model: Make, declare: Declare, start_worker: Start, asker: Any, tmp_path: Path, wait_for_file: Any
 ) -> None:

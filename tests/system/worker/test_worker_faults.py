@@ -42,6 +42,7 @@ FRAGILE = """
 """
 
 
+@pytest.mark.both_brokers
 async def test_a_request_that_kills_the_model_is_dead_lettered_and_its_neighbours_are_answered(
     make_model: Make, declare: Declare, start_worker: Start, asker: Any, tmp_path: Path, wait_for_file: Any,
     request_body: Any,
@@ -167,6 +168,7 @@ async def test_an_absent_queue_is_named_and_found_later(
     assert (await asker.ask("late", 1)).values == [2]
 
 
+@pytest.mark.both_brokers
 async def test_a_deleted_queue_is_missed_and_taken_up_again(
     make_model: Make, declare: Declare, start_worker: Start, asker: Any
 ) -> None:
@@ -199,6 +201,7 @@ async def test_without_a_topology_the_worker_waits_for_it(
     assert (await asker.hello()).role == "default"
 
 
+@pytest.mark.both_brokers
 async def test_after_a_lost_connection_everything_is_answered(
     make_model: Make, declare: Declare, start_worker: Start, asker: Any, tmp_path: Path, wait_for_file: Any,
     request_body: Any,

@@ -115,6 +115,7 @@ async def test_no_process_is_left_and_sigterm_ends_in_peace(
     assert alive == []
 
 
+@pytest.mark.both_brokers
 async def test_sigterm_finishes_what_is_held_and_leaves_the_rest(
     make_model: Make, declare: Declare, spawn: Spawn, asker: Any, tmp_path: Path, wait_for_file: Any, request_body: Any
 ) -> None:
@@ -149,6 +150,7 @@ async def test_no_process_is_left_after_a_kill(make_model: Make, declare: Declar
     assert alive == []
 
 
+@pytest.mark.both_brokers
 async def test_a_request_in_the_model_when_the_worker_is_killed_is_answered_by_the_next(
     make_model: Make, declare: Declare, spawn: Spawn, asker: Any, tmp_path: Path, wait_for_file: Any, request_body: Any
 ) -> None:
