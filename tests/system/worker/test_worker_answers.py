@@ -232,9 +232,12 @@ async def test_a_reply_address_of_somebody_else_is_never_published_to(
 
 @pytest.mark.both_brokers
 async def test_a_forged_direct_address_costs_nobody_else_an_answer(
-    make_model: Make, declare: Declare, start_worker: Start, asker: Any, tmp_path: Path, wait_for_file: Any
+    make_model: Make, declare: Declare, start_worker: Start, asker: Any, tmp_path: Path, wait_for_file: Any, node: Any
 ) -> None:
-    """RabbitMQ 3.10 closes the connection that replies to such an address; it must not be the one with the lanes."""
+    """RabbitMQ 3.10 closes the connection that replies to such an address; it must not be the one with the lanes.
+
+    RabbitMQ 4.3 drops the reply.
+    """
     make_model("gated", GATED.replace("FOLDER", str(tmp_path)))
     await declare()
     running = await start_worker()
@@ -250,8 +253,9 @@ async def test_a_forged_direct_address_costs_nobody_else_an_answer(
     (tmp_path / "open").touch()
     assert (await asker.answer(blocker)).values == [200]
     assert [(await asker.answer(name)).values for name in names] == [[6], [8], [10]]
-    await running.until(lambda: len(running.of(MessageRefused)) == 4)
-    assert {(refused.code, refused.request_id) for refused in running.of(MessageRefused)} == {("invalid", "sly")}
+    if not node.version.startswith("4.3."):
+        await running.until(lambda: len(running.of(MessageRefused)) == 4)
+    assert {(each.code, each.request_id) for each in running.of(MessageRefused)} <= {("invalid", "sly")}
     assert running.of(BrokerDisconnected) == []
     await running.stop()
     assert await asker.messages("ml-model.gated.interactive") == []
