@@ -12,8 +12,9 @@ from collections.abc import Callable
 
 from modelmq import control
 from modelmq.amqp import ConnectionOptions, Properties
+from modelmq.client.replies import Asked
 from modelmq.client.request import Request, route
-from modelmq.client.shard import Asked, Rules, Shard
+from modelmq.client.shard import Rules, Shard
 from modelmq.control import Hello
 from modelmq.events import Emit
 from modelmq.messages import DIRECT_REPLY_TO, HELLO_TYPE, JSON

@@ -1,8 +1,8 @@
-"""One connection of the requester: publishes requests, and turns confirms, returns, replies and losses into results.
+"""One connection of the requester: publishes requests, and turns confirms, returns and losses into results.
 
-Between `requester` and `modelmq.amqp`. Everything on the path of a request is synchronous: one publish, one future
-that the reader resolves; what became of whom is decided by the table in `pending`, and one timer asks it. Knows no
-models and no sentences.
+Between `requester` and `modelmq.amqp`; answers are `replies`' part. Everything on the path of a request is synchronous:
+one publish, one future that the reader resolves; what became of whom is decided by the table in `pending`, and one
+timer asks it. Knows no models and no sentences.
 """
 
 from __future__ import annotations
@@ -18,14 +18,13 @@ from math import inf
 import msgspec
 
 from modelmq import bundles
-from modelmq.amqp import Channel, Connection, ConnectionOptions, Delivery, Link, Properties, Settled
-from modelmq.bundles import BUNDLE
+from modelmq.amqp import Channel, Connection, ConnectionOptions, Link, Properties, Settled
 from modelmq.client import request as said
 from modelmq.client.pending import Entry, Pending
-from modelmq.client.request import Request
-from modelmq.errors import BrokerError, ChannelClosed, InvalidRequest, ModelFailed, RequestError
-from modelmq.events import Emit, ReplyUnmatched
-from modelmq.messages import CONTROL_EXCHANGE, DIRECT_REPLY_TO, HELLO_TYPE, MODEL_EXCHANGE
+from modelmq.client.replies import Asked, Replies
+from modelmq.errors import BrokerError, ChannelClosed, RequestError
+from modelmq.events import Emit
+from modelmq.messages import CONTROL_EXCHANGE, MODEL_EXCHANGE
 
 _ACKED, _NACKED, _RETURNED = Settled.ACKED, Settled.NACKED, Settled.RETURNED
 _TIMER_GRAIN_S = 0.005
@@ -47,20 +46,13 @@ class Rules(msgspec.Struct, frozen=True):
     on_report: Callable[[bytes], None] | None
 
 
-class Asked(msgspec.Struct, frozen=True):
-    """What the table keeps for the shell: the question, where it goes, and who waits."""
-
-    request: Request
-    key: str
-    answer: asyncio.Future[bytes]
-
-
 class Shard:
     """One connection with one channel, over the life of many of both."""
 
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
         self._pending: Pending[Asked] = Pending(rules.confirm_timeout_s)
+        self._replies = Replies(self._pending, rules.service, rules.emit, rules.on_report)
         self._link = Link(rules.options, self._set_up, service=rules.service, emit=rules.emit)
         self._loop = asyncio.get_running_loop()
         self._channel: Channel | None = None
@@ -263,48 +255,6 @@ class Shard:
         for entry in entries:
             self._on_settled(entry, settled)
 
-    def _on_reply(self, delivery: Delivery) -> None:
-        try:
-            properties = delivery.properties
-        except BrokerError:
-            properties = Properties()
-        if properties.type == HELLO_TYPE:
-            self._on_hello(delivery.body)
-            return
-        if properties.content_type == BUNDLE:
-            self._on_replies(delivery)
-            return
-        self._conclude(properties.correlation_id, delivery.body, said.reply_error(properties, delivery))
-
-    def _on_replies(self, delivery: Delivery) -> None:
-        try:
-            replies = bundles.decode_replies(delivery.body)
-        except ModelFailed:
-            self._rules.emit(ReplyUnmatched(self._rules.service, ""))
-            return
-        for reply in replies:
-            error = said.error_told(reply.status, reply.body) if reply.status else None
-            self._conclude(reply.correlation_id, reply.body, error)
-
-    def _conclude(self, correlation_id: str | None, body: bytes, error: RequestError | None) -> None:
-        """A reply: the end of the request with this id, if it has not ended."""
-        entry = self._pending.answered(correlation_id)
-        if entry is None:
-            self._rules.emit(ReplyUnmatched(self._rules.service, correlation_id or ""))
-            return
-        answer = entry.payload.answer
-        if answer.done():  # cancelled a moment ago
-            return
-        if error is None:
-            answer.set_result(body)
-        else:
-            answer.set_exception(error)
-
-    def _on_hello(self, body: bytes) -> None:
-        if self._rules.on_report is not None:
-            with contextlib.suppress(InvalidRequest):
-                self._rules.on_report(body)
-
     def _finish(self, entry: Entry[Asked], error: RequestError) -> None:
         if self._pending.end(entry):
             _fail(entry, error)
@@ -340,7 +290,7 @@ class Shard:
     async def _set_up(self, connection: Connection) -> None:
         channel = await connection.channel()
         await channel.confirm_select()
-        await channel.consume(DIRECT_REPLY_TO, self._on_reply, no_ack=True)
+        await self._replies.listen(channel)
         if self._stopped:
             return
         channel.closed.add_done_callback(partial(self._on_closed, connection, channel))

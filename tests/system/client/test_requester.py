@@ -258,7 +258,7 @@ async def test_a_reply_right_behind_the_cancellation_harms_nobody(broker: Any, a
     task.cancel()
     reply = Delivery(1, "c1", 1, False, "", "")
     reply._properties = Properties(correlation_id=asked.properties.correlation_id)
-    asker.requester._shards[0]._on_reply(reply)
+    asker.requester._shards[0]._replies._on_reply(reply)
     with pytest.raises(asyncio.CancelledError):
         await task
     assert asker.requester.in_flight == 0

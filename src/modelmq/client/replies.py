@@ -1,0 +1,89 @@
+"""The way back: what comes to a shard's reply address, and whom it answers.
+
+Beside `shard`, which sends. Knows the form of replies, single and together, and of workers' reports; not when a
+request was sent, nor over what.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import msgspec
+
+from modelmq import bundles
+from modelmq.amqp import Channel, Delivery, Properties
+from modelmq.bundles import BUNDLE
+from modelmq.client import request as said
+from modelmq.client.pending import Pending
+from modelmq.client.request import Request
+from modelmq.errors import BrokerError, InvalidRequest, ModelFailed, RequestError
+from modelmq.events import Emit, ReplyUnmatched
+from modelmq.messages import DIRECT_REPLY_TO, HELLO_TYPE
+
+
+class Asked(msgspec.Struct, frozen=True):
+    """What the table of pending requests keeps for the shell: the question, where it goes, and who waits."""
+
+    request: Request
+    key: str
+    answer: asyncio.Future[bytes]
+
+
+class Replies:
+    """Ends the requests of `pending` as replies tell; `on_report` gets the workers' answers to hello."""
+
+    def __init__(
+        self, pending: Pending[Asked], service: str, emit: Emit, on_report: Callable[[bytes], None] | None
+    ) -> None:
+        self._pending = pending
+        self._service = service
+        self._emit = emit
+        self._on_report = on_report
+
+    async def listen(self, channel: Channel) -> None:
+        """Take what is answered to requests of this channel. Raises BrokerError."""
+        await channel.consume(DIRECT_REPLY_TO, self._on_reply, no_ack=True)
+
+    def _on_reply(self, delivery: Delivery) -> None:
+        try:
+            properties = delivery.properties
+        except BrokerError:
+            properties = Properties()
+        if properties.type == HELLO_TYPE:
+            self._on_hello(delivery.body)
+            return
+        if properties.content_type == BUNDLE:
+            self._on_bundle(delivery)
+            return
+        self._conclude(properties.correlation_id, delivery.body, said.reply_error(properties, delivery))
+
+    def _on_bundle(self, delivery: Delivery) -> None:
+        try:
+            replies = bundles.decode_replies(delivery.body)
+        except ModelFailed:
+            self._emit(ReplyUnmatched(self._service, ""))
+            return
+        for reply in replies:
+            error = said.error_told(reply.status, reply.body) if reply.status else None
+            self._conclude(reply.correlation_id, reply.body, error)
+
+    def _conclude(self, correlation_id: str | None, body: bytes, error: RequestError | None) -> None:
+        """A reply: the end of the request with this id, if it has not ended."""
+        entry = self._pending.answered(correlation_id)
+        if entry is None:
+            self._emit(ReplyUnmatched(self._service, correlation_id or ""))
+            return
+        answer = entry.payload.answer
+        if answer.done():  # cancelled a moment ago
+            return
+        if error is None:
+            answer.set_result(body)
+        else:
+            answer.set_exception(error)
+
+    def _on_hello(self, body: bytes) -> None:
+        if self._on_report is not None:
+            with contextlib.suppress(InvalidRequest):
+                self._on_report(body)
