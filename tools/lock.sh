@@ -15,6 +15,7 @@ compile() {
         --output-file "requirements/$target.lock" "$@"
 }
 
-compile runtime --extra demo "$@" pyproject.toml requirements/build.in
-compile dev --extra demo --extra dev --constraint requirements/runtime.lock "$@" pyproject.toml requirements/build.in
+compile runtime --extra demo --constraint requirements/constraints.in "$@" pyproject.toml requirements/build.in
+compile dev --extra demo --extra dev --extra pulumi --constraint requirements/runtime.lock "$@" pyproject.toml requirements/build.in
 compile bench "$@" requirements/bench.in
+compile go "$@" requirements/go.in
