@@ -195,17 +195,20 @@ CATALOG: Mapping[str, Setting] = settings_source.catalog(Settings)
 _RIVALS = (("broker.password", "broker.password_file"), ("broker.admin_password", "broker.admin_password_file"))
 
 
-def load(text: str, source: str, environ: Mapping[str, str], flags: Mapping[str, object]) -> Settings:
+def load(
+    text: str, source: str, environ: Mapping[str, str], flags: Mapping[str, object], *, flag: str = "flag"
+) -> Settings:
     """The settings that flags, environment, a file's text and the defaults give, the earlier winning.
 
-    `source` is the file's name for error messages. Flags are keyed as in CATALOG, None meaning not given.
+    `source` is the file's name for error messages, `flag` the word for a flag. Flags are keyed as in CATALOG, None
+    meaning not given.
     Raises ConfigError: one sentence naming the place, what was expected and the nearest right key.
     """
     given: dict[str, Given] = {}
     for layer in (
         settings_source.from_toml(text, source, CATALOG),
         settings_source.from_environ(environ, CATALOG),
-        settings_source.from_flags(flags, CATALOG),
+        settings_source.from_flags(flags, CATALOG, flag),
     ):
         for first, second in _RIVALS:
             if first in layer and second in layer:

@@ -136,8 +136,11 @@ def from_environ(environ: Mapping[str, str], known: Catalog) -> dict[str, Given]
     return given
 
 
-def from_flags(flags: Mapping[str, object], known: Catalog) -> dict[str, Given]:
-    """The settings among command-line flags, by dotted key; None is a flag not given. Raises ConfigError."""
+def from_flags(flags: Mapping[str, object], known: Catalog, what: str = "flag") -> dict[str, Given]:
+    """The settings among command-line flags, by dotted key; None is a flag not given. Raises ConfigError.
+
+    `what` is the word for them in errors, for those who take settings from elsewhere.
+    """
     given: dict[str, Given] = {}
     for key, value in flags.items():
         if value is None:
@@ -145,8 +148,8 @@ def from_flags(flags: Mapping[str, object], known: Catalog) -> dict[str, Given]:
         setting = known.get(key)
         if setting is None:
             advice = _nearest(key, known) or f"the settings are {_listed(known)}."
-            raise ConfigError(f"There is no setting {key} for the flag; {advice}")
-        origin = f"flag for {key}"
+            raise ConfigError(f"There is no setting {key} for the {what}; {advice}")
+        origin = f"{what} for {key}"
         plain = _read(setting, value) if isinstance(value, str) else value
         given[key] = Given(_converted(setting, plain, origin), origin)
     return given

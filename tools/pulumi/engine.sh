@@ -14,7 +14,7 @@ export LC_ALL
 HERE=$(cd "$(dirname "$0")" && pwd)
 ROOT=$(cd "$HERE/../.." && pwd)
 CACHE=${PULUMI_ENGINE_CACHE:-${HOME:-/root}/.cache/modelmq/pulumi}
-STATE=$(cat "$0" "$HERE"/*/go.mod "$HERE"/*/go.sum "$HERE"/*/*.go | cksum | tr ' ' '-')
+STATE=$(cat "$HERE"/*/go.mod "$HERE"/*/go.sum "$HERE"/*/*.go | cksum | tr ' ' '-')
 FOLDER=$CACHE/$STATE
 LOG=$CACHE/build.log
 WHY=$CACHE/why-not # what stood in the way last time, for those who only ask
