@@ -7,11 +7,11 @@ protected; those that the stack names may go, once they are empty. Needs the ext
 from __future__ import annotations
 
 import secrets
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 
 import pulumi
 import pulumi_rabbitmq as rabbitmq
-from pulumi import Input, Output, ResourceOptions
+from pulumi import Input, Output, Resource, ResourceHookBinding, ResourceOptions
 
 from modelmq.provision import pulumi_values as values
 from modelmq.provision.pulumi_deletion import NO_DELETION, Deletion
@@ -47,32 +47,34 @@ class ServingTopology(pulumi.ComponentResource):
         super().__init__(_TYPE, name, None, opts)
         self._provider = provider
         self._deletion = deletion
-        self._vhost = rabbitmq.VHost(
-            topology.vhost.name, name=topology.vhost.name, opts=self._guarded(topology.vhost.name)
-        )
-        self.vhost = self._vhost.name
+        self.vhost = self._virtual_host(topology.vhost.name).name
         given = passwords or {}
         self.passwords = {user.name: self._password(user.name, given.get(user.name)) for user in topology.users}
         # What the creator of a virtual host gets by itself; an administrator who did not create it would have nothing.
         admin = self._permission(Permission(administrator, ".*", ".*", ".*"), administrator)
         users = {user.name: self._user(user) for user in topology.users}
-        for each in topology.permissions:
-            self._permission(each, users[each.user].name)
+        permissions = [self._permission(each, users[each.user].name) for each in topology.permissions]
         # Before the queues, so that their limits hold from the first message on; on the way back, after them.
         policies = [self._policy(each, after=[admin]) for each in topology.policies]
         exchanges = {each.name: self._exchange(each, after=[admin]) for each in topology.exchanges}
         queues = {each.name: self._queue(each, after=[admin, *policies]) for each in topology.queues}
-        for binding in topology.bindings:
-            self._binding(binding, exchanges[binding.source], queues[binding.destination])
+        bindings = [self._binding(each, exchanges[each.source], queues[each.destination]) for each in topology.bindings]
+        self._guard(name, topology, after=[*permissions, *exchanges.values(), *queues.values(), *bindings])
         self.register_outputs({"vhost": self.vhost})
 
-    def _options(self, after: Collection[pulumi.Resource] = ()) -> ResourceOptions:
-        return ResourceOptions(parent=self, provider=self._provider, depends_on=list(after))
+    def _options(
+        self, after: Sequence[Resource] = (), protect: str = "", hooks: ResourceHookBinding | None = None
+    ) -> ResourceOptions:
+        return ResourceOptions(
+            parent=self,
+            provider=self._provider,
+            depends_on=list(after),
+            protect=bool(protect) and protect not in self._deletion.allowed,
+            hooks=hooks,
+        )
 
-    def _guarded(self, name: str, after: Collection[pulumi.Resource] = ()) -> ResourceOptions:
-        """Of what holds messages."""
-        guard = ResourceOptions(protect=name not in self._deletion.allowed, hooks=self._deletion.hooks)
-        return ResourceOptions.merge(self._options(after), guard)
+    def _virtual_host(self, name: str) -> rabbitmq.VHost:
+        return rabbitmq.VHost(name, name=name, opts=self._options(protect=name, hooks=self._deletion.vhost))
 
     def _password(self, user: str, given: Input[str] | None) -> Output[str]:
         if given is not None:
@@ -95,26 +97,25 @@ class ServingTopology(pulumi.ComponentResource):
             permission.user, user=user, vhost=self.vhost, permissions=rights, opts=self._options()
         )
 
-    def _policy(self, policy: Policy, after: Collection[pulumi.Resource]) -> rabbitmq.Policy:
+    def _policy(self, policy: Policy, after: Sequence[Resource]) -> rabbitmq.Policy:
         settings = rabbitmq.PolicyPolicyArgs(**values.policy_settings(policy))
         return rabbitmq.Policy(
             policy.name, name=policy.name, vhost=self.vhost, policy=settings, opts=self._options(after)
         )
 
-    def _exchange(self, exchange: Exchange, after: Collection[pulumi.Resource]) -> rabbitmq.Exchange:
+    def _exchange(self, exchange: Exchange, after: Sequence[Resource]) -> rabbitmq.Exchange:
         settings = rabbitmq.ExchangeSettingsArgs(**values.exchange_settings(exchange))
         return rabbitmq.Exchange(
             exchange.name, name=exchange.name, vhost=self.vhost, settings=settings, opts=self._options(after)
         )
 
-    def _queue(self, queue: Queue, after: Collection[pulumi.Resource]) -> rabbitmq.Queue:
+    def _queue(self, queue: Queue, after: Sequence[Resource]) -> rabbitmq.Queue:
         settings = rabbitmq.QueueSettingsArgs(**values.queue_settings(queue))
-        return rabbitmq.Queue(
-            queue.name, name=queue.name, vhost=self.vhost, settings=settings, opts=self._guarded(queue.name, after)
-        )
+        options = self._options(after, protect=queue.name, hooks=self._deletion.queue)
+        return rabbitmq.Queue(queue.name, name=queue.name, vhost=self.vhost, settings=settings, opts=options)
 
-    def _binding(self, binding: Binding, source: rabbitmq.Exchange, destination: rabbitmq.Queue) -> None:
-        rabbitmq.Binding(
+    def _binding(self, binding: Binding, source: rabbitmq.Exchange, destination: rabbitmq.Queue) -> rabbitmq.Binding:
+        return rabbitmq.Binding(
             values.binding_name(binding),
             source=source.name,
             # The queue's own output: a queue that is replaced takes its bindings with it.
@@ -123,5 +124,16 @@ class ServingTopology(pulumi.ComponentResource):
             vhost=self.vhost,
             routing_key=binding.routing_key,
             arguments_json=values.binding_arguments(binding),
-            opts=ResourceOptions.merge(self._options(), ResourceOptions(hooks=self._deletion.hooks)),
+            opts=self._options(hooks=self._deletion.first),
         )
+
+    def _guard(self, name: str, topology: Topology, after: Sequence[Resource]) -> None:
+        """Stands on everything else, so a destroy that may not be ends here, before it took a binding or a user."""
+        whole = {topology.vhost.name, *(queue.name for queue in topology.queues)}
+        opts = ResourceOptions(
+            parent=self,
+            depends_on=list(after),
+            protect=not whole <= self._deletion.allowed,
+            hooks=self._deletion.first,
+        )
+        pulumi.Stash(f"{name}-guard", input=topology.vhost.name, opts=opts)

@@ -1,14 +1,14 @@
 """What a Pulumi stack may delete, and the question that is asked before it does: is it empty?
 
-A queue that holds messages or has consumers stays, and so does everything that would go with it: the question is put
-before the first binding is taken away. RabbitMQ's own counts are up to five seconds old, so they are read again after
-they had time to arrive. Knows nothing of the component.
+A queue that holds messages or has consumers stays, and so does all that would go with it: the question is put before
+the first binding is taken away, and again before the first queue goes. RabbitMQ's counts are up to five seconds old,
+so each time they are read again after they had time to arrive. Knows nothing of the component.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from typing import NamedTuple
 
 import pulumi
@@ -18,50 +18,81 @@ from modelmq.broker.management_values import QueueInfo
 from modelmq.errors import ProvisionError
 
 _SETTLE_S = 6.0  # RabbitMQ gathers statistics every 5 s
-_HOOK = "modelmq-is-empty"
+_NAME = "modelmq-unused-before"
 
 
 class Deletion(NamedTuple):
-    """The names that are not protected, and the hook that looks before they go."""
+    """The names that are not protected, and the hooks of what goes: at first, then queues, then the virtual host."""
 
     allowed: frozenset[str]
-    hooks: pulumi.ResourceHookBinding | None
+    first: pulumi.ResourceHookBinding | None
+    queue: pulumi.ResourceHookBinding | None
+    vhost: pulumi.ResourceHookBinding | None
 
 
-NO_DELETION = Deletion(frozenset(), None)
+NO_DELETION = Deletion(frozenset(), None, None, None)
 
 
-def allow(names: Collection[str], vhost: str, management: Callable[[], Management]) -> Deletion:
-    """These queues, and the virtual host where it is named, may be deleted while they hold nothing."""
+def allow(names: Collection[str], vhost: str, connect: Callable[[], Management]) -> Deletion:
+    """These queues, and the virtual host where it is named, may be deleted while nobody uses them.
+
+    To be called while a program runs: the engine learns of the hooks. With the virtual host goes everything in it, so
+    where it is named, every queue in it must be unused, whoever made it.
+    """
     if not names:
         return NO_DELETION
     allowed = frozenset(names)
 
-    async def is_empty(_: pulumi.ResourceHookArgs) -> None:
-        """Refuses by raising."""
-        await asyncio.to_thread(_look, allowed, vhost, management)
+    async def look() -> None:
+        await asyncio.to_thread(_refuse_used, allowed, vhost, connect)
+
+    async def look_twice() -> None:
+        await look()
         await asyncio.sleep(_SETTLE_S)
-        await asyncio.to_thread(_look, allowed, vhost, management)
+        await look()
 
-    hook = pulumi.ResourceHook(_HOOK, is_empty)
-    return Deletion(allowed, pulumi.ResourceHookBinding(before_delete=[hook]))
+    return Deletion(
+        allowed, _hook("anything", _once(look_twice)), _hook("queues", _once(look_twice)), _hook("vhost", look)
+    )
 
 
-def _look(allowed: frozenset[str], vhost: str, management: Callable[[], Management]) -> None:
-    with management() as api:
-        if vhost not in {each.name for each in api.vhosts()}:
+def _once(check: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+    """One check for all that ask, also at one time."""
+    asked: list[asyncio.Task[None]] = []
+
+    async def run() -> None:
+        await check()
+
+    async def answer() -> None:
+        if not asked:
+            asked.append(asyncio.create_task(run()))
+        await asyncio.shield(asked[0])
+
+    return answer
+
+
+def _hook(what: str, check: Callable[[], Awaitable[None]]) -> pulumi.ResourceHookBinding:
+    async def before(_: pulumi.ResourceHookArgs) -> None:
+        await check()
+
+    return pulumi.ResourceHookBinding(before_delete=[pulumi.ResourceHook(f"{_NAME}-{what}", before)])
+
+
+def _refuse_used(allowed: frozenset[str], vhost: str, connect: Callable[[], Management]) -> None:
+    with connect() as management:
+        if vhost not in {each.name for each in management.vhosts()}:
             return
-        queues = api.queues(vhost)
+        queues = management.queues(vhost)
     for queue in queues:
-        # With the virtual host goes everything in it, whoever made it.
-        if (queue.name in allowed or vhost in allowed) and (use := _use(queue)):
+        if (queue.name in allowed or vhost in allowed) and (use := used(queue)):
             raise ProvisionError(
-                f'Nothing was deleted: the queue "{queue.name}" {use}; stop what uses it and let it run empty, or take '
-                "its name out of allow_delete."
+                f'The queue "{queue.name}" {use}: stop what uses it and let it run empty, or take its name out of '
+                "allow_delete."
             )
 
 
-def _use(queue: QueueInfo) -> str:
+def used(queue: QueueInfo) -> str:
+    """What speaks against deleting a queue, or nothing."""
     if queue.state not in ("", "running"):
         return f"is {queue.state}, so that nobody can tell what it holds"
     parts = []
