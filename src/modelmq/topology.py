@@ -41,6 +41,7 @@ __all__ = [
     "build",
     "control_queue",
     "dead_letter_queue",
+    "is_service_queue",
     "queue_name",
     "roles",
     "routing_keys",
@@ -58,7 +59,8 @@ DEFAULT_ROLE = "default"
 SERVICES = ("gateway", "worker", "client", "operator")
 
 OLDEST_BROKER = (3, 10)
-_RESERVED = ("amq.", "ml-model.", "ml-dead-letter.", "ml-worker.", "ml-gateway.")
+_SERVICE_QUEUES = ("ml-worker.", "ml-gateway.")
+_RESERVED = ("amq.", "ml-model.", "ml-dead-letter.", *_SERVICE_QUEUES)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,249}\Z")  # leaves room for ".bulk" within AMQP's 255 bytes
 _LONGEST_PATTERN = 20_000  # the broker's regular expressions compile to at most 64 kB
 _NOTHING = "^$"
@@ -102,6 +104,11 @@ def dead_letter_queue(model: str) -> str:
 def control_queue(role: str, worker: str) -> str:
     """The exclusive queue that a worker declares for itself and binds to the control exchange."""
     return f"ml-worker.{role}.{worker}"
+
+
+def is_service_queue(name: str) -> bool:
+    """Whether a worker or gateway declares this queue for itself, to end with its connection."""
+    return name.startswith(_SERVICE_QUEUES)
 
 
 def user_name(service: str, environment: str, role: str = DEFAULT_ROLE) -> str:

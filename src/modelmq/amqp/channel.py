@@ -180,6 +180,11 @@ class Channel:
         answer = await self._call(declare, commands.Queue.DeclareOk)
         return str(answer["queue"])
 
+    async def count_queue(self, queue: str) -> tuple[int, int]:
+        """Messages that are ready in a queue, and its consumers, at this moment. ChannelClosed where it is not."""
+        answer = await self._call(commands.Queue.Declare(queue=queue, passive=True), commands.Queue.DeclareOk)
+        return int(answer["message_count"]), int(answer["consumer_count"])  # type: ignore[arg-type]
+
     async def declare_exchange(
         self,
         name: str,

@@ -16,12 +16,13 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
-from modelmq.broker.management_errors import answer_error, transport_error, unreadable_answer
+from modelmq.broker.management_errors import answer_error, is_missing, transport_error, unreadable_answer
 from modelmq.broker.management_values import (
     BindingInfo,
     ConnectionInfo,
     ExchangeInfo,
     FeatureFlag,
+    GlobalParameter,
     Overview,
     PermissionInfo,
     PolicyInfo,
@@ -104,6 +105,20 @@ class Management:
         """Everybody's rights in a virtual host."""
         return self._get(tuple[PermissionInfo, ...], "list the permissions", "vhosts", vhost, "permissions")
 
+    def all_permissions(self) -> tuple[PermissionInfo, ...]:
+        """Everybody's rights everywhere."""
+        return self._get(tuple[PermissionInfo, ...], "list the permissions", "permissions")
+
+    def global_parameter(self, name: str) -> object | None:
+        """Its value, or None where there is none of this name."""
+        doing = f"read the global parameter {name}"
+        answer = self._send("GET", doing, None, "global-parameters", name, missing_ok=True)
+        if answer.status == httpx.codes.NOT_FOUND:
+            return None
+        found = self._decoded(GlobalParameter, answer, doing)
+        value: object = found.value
+        return value
+
     def exchanges(self, vhost: str) -> tuple[ExchangeInfo, ...]:
         """All of a virtual host, the predeclared included."""
         return self._get(tuple[ExchangeInfo, ...], "list the exchanges", "exchanges", vhost)
@@ -172,20 +187,86 @@ class Management:
         }
         self._send("PUT", f"write the policy {policy.name}", body, "policies", vhost, policy.name)
 
+    def put_global_parameter(self, name: str, value: object) -> None:
+        """Writes a named value that the broker keeps for us."""
+        body = {"name": name, "value": value}
+        self._send("PUT", f"write the global parameter {name}", body, "global-parameters", name)
+
+    def delete_vhost(self, vhost: str) -> None:
+        """With everything in it. What is gone already is fine, here and in all that follow."""
+        self._delete(f"delete the virtual host {vhost}", "vhosts", vhost)
+
+    def delete_user(self, user: str) -> None:
+        """Ends its connections, too."""
+        self._delete(f"delete the user {user}", "users", user)
+
+    def delete_permission(self, vhost: str, user: str) -> None:
+        """All of the user's rights in the virtual host."""
+        self._delete(f"delete the permissions of {user}", "permissions", vhost, user)
+
+    def delete_policy(self, vhost: str, name: str) -> None:
+        """What it ruled falls to the next policy that matches."""
+        self._delete(f"delete the policy {name}", "policies", vhost, name)
+
+    def delete_exchange(self, vhost: str, name: str) -> None:
+        """With all bindings from it and to it."""
+        self._delete(f"delete the exchange {name}", "exchanges", vhost, name)
+
+    def delete_queue(self, vhost: str, name: str) -> None:
+        """With all its messages and bindings."""
+        self._delete(f"delete the queue {name}", "queues", vhost, name)
+
+    def delete_unused_queue(self, vhost: str, name: str) -> bool:
+        """A classic queue, unless it has messages that are ready, or consumers; False then."""
+        query = {"if-empty": "true", "if-unused": "true"}
+        answer = self._attempt("DELETE", _path("queues", vhost, name), None, query)
+        if answer.status == httpx.codes.BAD_REQUEST:
+            return False
+        if not httpx.codes.is_success(answer.status) and not is_missing(answer.status, answer.body):
+            raise answer_error(self.url, self.username, f"delete the queue {name}", answer.status, answer.body)
+        return True
+
+    def delete_binding(self, vhost: str, binding: BindingInfo) -> None:
+        """Needs the binding as it was listed, with the key that RabbitMQ made of its properties."""
+        kind = "q" if binding.destination_type == "queue" else "e"
+        doing = f"unbind {binding.destination} from {binding.source}"
+        path = ("bindings", vhost, "e", binding.source, kind, binding.destination, binding.properties_key)
+        self._delete(doing, *path)
+
+    def delete_global_parameter(self, name: str) -> None:
+        """Forgets the value."""
+        self._delete(f"delete the global parameter {name}", "global-parameters", name)
+
+    def _delete(self, doing: str, *path: str) -> None:
+        self._send("DELETE", doing, None, *path, missing_ok=True)
+
     def _get(self, kind: type[T], doing: str, *path: str, columns: str = "") -> T:
-        answer = self._send("GET", doing, None, *path, columns=columns)
+        return self._decoded(kind, self._send("GET", doing, None, *path, columns=columns), doing)
+
+    def _decoded(self, kind: type[T], answer: Answer, doing: str) -> T:
         try:
             return msgspec.json.decode(answer.body, type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise unreadable_answer(self.url, doing) from error
 
-    def _send(self, method: str, doing: str, body: object, *path: str, again_on: int = 0, columns: str = "") -> Answer:
-        url = "/".join(quote(part, safe="") for part in path)
+    def _send(
+        self,
+        method: str,
+        doing: str,
+        body: object,
+        *path: str,
+        again_on: int = 0,
+        columns: str = "",
+        missing_ok: bool = False,
+    ) -> Answer:
+        url = _path(*path)
         content = None if body is None else msgspec.json.encode(body)
         query = {"columns": columns} if columns else {}
         answer = self._attempt(method, url, content, query)
         if answer.status == again_on:
             answer = self._attempt(method, url, content, query)
+        if missing_ok and is_missing(answer.status, answer.body):
+            return answer
         if not httpx.codes.is_success(answer.status):
             raise answer_error(self.url, self.username, doing, answer.status, answer.body)
         return answer
@@ -214,6 +295,10 @@ class Management:
 
 class _Definitions(msgspec.Struct, frozen=True):
     users: tuple[UserInfo, ...] = ()
+
+
+def _path(*parts: str) -> str:
+    return "/".join(quote(part, safe="") for part in parts)
 
 
 def connect(broker: BrokerSettings) -> Management:

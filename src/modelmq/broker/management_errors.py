@@ -76,6 +76,11 @@ def answer_error(url: str, user: str, doing: str, status: int, body: bytes) -> P
     return ProvisionError(f"RabbitMQ at {url} refused to {doing}: HTTP {status}, {detail}.")
 
 
+def is_missing(status: int, body: bytes) -> bool:
+    """Whether RabbitMQ itself says that there is no such thing; a 404 of whatever else listens there is an error."""
+    return status == httpx.codes.NOT_FOUND and bool(_decode(body).error)
+
+
 def unreadable_answer(url: str, doing: str) -> ProvisionError:
     """A success whose body is not the JSON it should be."""
     return ProvisionError(f"The answer of {url} to {doing} cannot be read; is this really RabbitMQ's management API?")

@@ -70,6 +70,14 @@ class PermissionInfo(msgspec.Struct, frozen=True):
     configure: str
     write: str
     read: str
+    vhost: str = ""
+
+
+class GlobalParameter(msgspec.Struct, frozen=True):
+    """A named value of any form, kept by the broker for whoever knows its name."""
+
+    name: str
+    value: Any
 
 
 class ExchangeInfo(msgspec.Struct, frozen=True):
@@ -108,6 +116,8 @@ class BindingInfo(msgspec.Struct, frozen=True):
     destination_type: str
     routing_key: str
     arguments: dict[str, Any] = {}
+    properties_key: str = ""
+    """RabbitMQ's name for key and arguments together."""
 
 
 class PolicyInfo(msgspec.Struct, frozen=True):

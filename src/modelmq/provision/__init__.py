@@ -1,8 +1,21 @@
-"""Creates and repairs what ModelMQ needs on a broker: a pure plan, and a shell that carries it out."""
+"""Creates and repairs what ModelMQ needs on a broker: a pure plan, and shells that look and carry it out."""
 
 from __future__ import annotations
 
 from modelmq.provision.apply import ApplyReport, apply, provision
-from modelmq.provision.plan import Change, Plan, Refusal
+from modelmq.provision.plan import plan
+from modelmq.provision.plan_values import Allowed, Change, Kept, Plan, Refusal, Removal, Stray
 
-__all__ = ["ApplyReport", "Change", "Plan", "Refusal", "apply", "provision"]
+__all__ = [
+    "Allowed",
+    "ApplyReport",
+    "Change",
+    "Kept",
+    "Plan",
+    "Refusal",
+    "Removal",
+    "Stray",
+    "apply",
+    "plan",
+    "provision",
+]

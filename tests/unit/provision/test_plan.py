@@ -11,15 +11,17 @@ from modelmq.broker.management_values import (
     PolicyInfo,
     QueueInfo,
     UserInfo,
+    VhostInfo,
 )
 from modelmq.provision.passwords import password_hash
-from modelmq.provision.plan import Change, Observed, plan
+from modelmq.provision.plan import plan
+from modelmq.provision.plan_values import Change, Observed
 from modelmq.settings import TopologySettings
 from modelmq.topology import ModelRoute, build
 
 TOPOLOGY = build(TopologySettings(), "ml-dev", [ModelRoute("digits", ("1",))])
 PASSWORDS = {user.name: f"password of {user.name}" for user in TOPOLOGY.users}
-EMPTY = Observed(version=(3, 10, 8), admin="admin", vhosts=frozenset({"/"}), users=(UserInfo("admin"),))
+EMPTY = Observed(version=(3, 10, 8), admin="admin", vhosts=(VhostInfo("/"),), users=(UserInfo("admin"),))
 
 
 def complete() -> Observed:
@@ -27,7 +29,7 @@ def complete() -> Observed:
     return Observed(
         version=(3, 10, 8),
         admin="admin",
-        vhosts=frozenset({"/", "ml-dev"}),
+        vhosts=(VhostInfo("/"), VhostInfo("ml-dev", TOPOLOGY.vhost.description)),
         feature_flags=(FeatureFlag("quorum_queue", "enabled"), FeatureFlag("stream_queue", "enabled")),
         users=(
             UserInfo("admin", "administrator"),
@@ -138,11 +140,16 @@ def test_no_password_is_in_a_plan() -> None:
     assert "password of" not in repr(plan(TOPOLOGY, EMPTY, PASSWORDS))
 
 
-def test_an_administrator_without_rights_in_the_virtual_host_gives_itself_some() -> None:
+def test_an_administrator_without_rights_in_the_virtual_host_gives_itself_some_when_it_needs_them() -> None:
     observed = complete()
     others = tuple(each for each in observed.permissions if each.user != "admin")
-    (change,) = changes(msgspec.structs.replace(observed, permissions=others))
-    assert change == ("create", "permission", "admin", "the administrator declares queues")
+    without = msgspec.structs.replace(observed, permissions=others)
+    assert changes(without) == []
+    missing = msgspec.structs.replace(without, exchanges=without.exchanges[:-1])
+    assert changes(missing) == [
+        ("create", "permission", "admin", "the administrator declares queues"),
+        ("create", "exchange", TOPOLOGY.exchanges[-1].name, ""),
+    ]
 
 
 def test_what_cannot_be_changed_in_place_is_refused_with_the_steps() -> None:
@@ -151,7 +158,7 @@ def test_what_cannot_be_changed_in_place_is_refused_with_the_steps() -> None:
     assert refusal(classic) == (
         'The queue "ml-model.digits.bulk" exists with other properties (x-queue-type classic -> quorum), which '
         "cannot be changed in place: stop its workers, let it run empty or move its 7 messages, delete it, "
-        "and apply again."
+        "and apply again; or apply with --replace ml-model.digits.bulk, which loses what it holds."
     )
     more = replaced(complete(), "queues", name, arguments={"x-queue-type": "quorum", "x-max-length": 5})
     assert "(x-max-length 5 -> unset)" in refusal(more)
