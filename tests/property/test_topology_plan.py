@@ -63,7 +63,9 @@ def _written(observed: Observed, wanted: Any, passwords: dict[str, str]) -> Obse
     match wanted:
         case Vhost():
             # The worst case: its creator's rights are not there yet, or it was created by somebody else.
-            return msgspec.structs.replace(observed, vhosts=(*observed.vhosts, VhostInfo(wanted.name, wanted.description)))
+            return msgspec.structs.replace(
+                observed, vhosts=(*observed.vhosts, VhostInfo(wanted.name, wanted.description))
+            )
         case User():
             hashed = password_hash(passwords[wanted.name], b"1234")
             return put("users", UserInfo(wanted.name, ",".join(wanted.tags), hashed))

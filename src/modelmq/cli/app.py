@@ -15,6 +15,8 @@ from typing import Annotated, Literal
 import typer
 
 from modelmq.cli import config, failures
+from modelmq.errors import ConfigError
+from modelmq.settings import Settings
 
 app = typer.Typer(
     name="modelmq",
@@ -34,6 +36,16 @@ Config = Annotated[
 StateDir = Annotated[Path | None, typer.Option("--state-dir", help="Folder for the private RabbitMQ and secrets.")]
 Models = Annotated[Path | None, typer.Option("--models", help="Folder with the models.")]
 Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, by its dotted key.")]
+Delete = Annotated[
+    list[str] | None,
+    typer.Option("--delete", metavar="QUEUE", help="Delete this queue even when it is in use; may be repeated."),
+]
+Replace = Annotated[
+    list[str] | None,
+    typer.Option("--replace", metavar="NAME", help="Delete and make anew this queue or exchange; may be repeated."),
+]
+Adopt = Annotated[bool, typer.Option("--adopt", help="Take over a virtual host that somebody else made.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")]
 Output = Annotated[Literal["text", "json"], typer.Option("-o", "--output", help="For people or for programs.")]
 
 
@@ -140,19 +152,71 @@ def env(config_file: Config = None, state_dir: StateDir = None, set_: Set = None
     printing.run(config.attached(_found(config_file, set_, {"state_dir": state_dir})))
 
 
+@topology_app.command("plan", cls=failures.StatusTwoIsChanges)
+def topology_plan(  # noqa: PLR0913, PLR0917 - one for each flag
+    config_file: Config = None,
+    models: Models = None,
+    state_dir: StateDir = None,
+    set_: Set = None,
+    delete: Delete = None,
+    replace: Replace = None,
+    adopt: Adopt = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Keep the plan in this file, for apply.")] = None,
+    output: Output = "text",
+) -> None:
+    """Show what apply would do, and do nothing. Ends with 0 for nothing, 2 for changes, 1 for an error."""
+    from modelmq.cli import topology
+
+    with failures.general():
+        settings = _topology_settings(config_file, models, state_dir, set_)
+        topology.show_plan(settings, topology.allowed(delete, replace, adopt=adopt), as_json=output == "json", out=out)
+
+
 @topology_app.command("apply")
-def topology_apply(
+def topology_apply(  # noqa: PLR0913, PLR0917 - one for each flag
+    plan_file: Annotated[
+        Path | None, typer.Argument(metavar="[PLANFILE]", help="A plan that was kept with plan --out.")
+    ] = None,
+    config_file: Config = None,
+    models: Models = None,
+    state_dir: StateDir = None,
+    set_: Set = None,
+    delete: Delete = None,
+    replace: Replace = None,
+    adopt: Adopt = False,
+    yes: Yes = False,
+    output: Output = "text",
+) -> None:
+    """Create or correct users, permissions, exchanges, queues and policies for the models, or carry out a kept plan.
+
+    Deletes only what an earlier apply made and no model needs any more, and that only with --yes or from a plan.
+    """
+    from modelmq.cli import topology
+
+    settings = _topology_settings(config_file, models, state_dir, set_)
+    if plan_file is not None:
+        if delete or replace or adopt or models:
+            raise ConfigError("A kept plan says what is done: give --delete, --replace, --adopt, --models to plan.")
+        topology.apply_saved(settings, plan_file, as_json=output == "json")
+        return
+    allowed = topology.allowed(delete, replace, adopt=adopt)
+    topology.apply(settings, allowed, as_json=output == "json", yes=yes)
+
+
+@topology_app.command("drift", cls=failures.StatusTwoIsChanges)
+def topology_drift(
     config_file: Config = None,
     models: Models = None,
     state_dir: StateDir = None,
     set_: Set = None,
     output: Output = "text",
 ) -> None:
-    """Create or correct users, permissions, exchanges, queues and policies for the models. Deletes nothing."""
+    """Show in what the broker differs from the topology. Ends with 0 for nothing, 2 for drift, 1 for an error."""
     from modelmq.cli import topology
 
-    flags = {"models_dir": models, "state_dir": state_dir}
-    topology.apply(config.attached(_found(config_file, set_, flags)), as_json=output == "json")
+    with failures.general():
+        settings = _topology_settings(config_file, models, state_dir, set_)
+        topology.show_drift(settings, as_json=output == "json")
 
 
 @broker_app.command("start")
@@ -182,6 +246,12 @@ def version() -> None:
 def main() -> None:
     """The entry point."""
     app()
+
+
+def _topology_settings(
+    config_file: Path | None, models: Path | None, state_dir: Path | None, pairs: list[str] | None
+) -> Settings:
+    return config.attached(_found(config_file, pairs, {"models_dir": models, "state_dir": state_dir}))
 
 
 def _found(config_file: Path | None, pairs: list[str] | None, flags: Mapping[str, object]) -> config.Found:

@@ -1,7 +1,7 @@
 """What a command says and with which status it ends when something goes wrong: one table, one sentence.
 
-Exit statuses: 1 in general, 2 for wrong usage or settings; of a request that was answered with an error, 3 when it is
-the request's fault, 4 when a retry may help, 5 when it is the model's.
+Exit statuses: 1 in general, 2 for wrong usage or settings (1 where 2 says that something differs); of a request that
+was answered with an error, 3 when it is the request's fault, 4 when a retry may help, 5 when it is the model's.
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
+
+import typer.core
 
 from modelmq.errors import (
     BrokerError,
@@ -18,6 +21,7 @@ from modelmq.errors import (
     ModelMQError,
     NotFound,
     Overloaded,
+    ProvisionError,
     RequestError,
     TooLarge,
     Unavailable,
@@ -58,3 +62,28 @@ def told(*, debug: bool) -> Iterator[None]:
         # Somebody read only our first lines, as `head` does.
         sys.stderr.close()
         raise SystemExit(GENERAL) from None
+
+
+class StatusTwoIsChanges(typer.core.TyperCommand):
+    """A command whose status 2 is an answer: flags that do not exist end it with 1."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As for every command, but for the status."""
+        try:
+            return super().parse_args(ctx, args)
+        except Exception as error:
+            # Which class refuses flags differs between typer's versions; all of them carry their status.
+            if getattr(error, "exit_code", GENERAL) == USAGE:
+                vars(error)["exit_code"] = GENERAL
+            raise
+
+
+@contextmanager
+def general() -> Iterator[None]:
+    """For the same commands: wrong settings are an error like any other."""
+    try:
+        yield
+    except ModelMQError as error:
+        if status_of(error) == USAGE:
+            raise ProvisionError(error.message) from error
+        raise

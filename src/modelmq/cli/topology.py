@@ -1,44 +1,154 @@
-"""`modelmq topology apply`: the models folder and the settings, made true on a broker, and what that changed."""
+"""`modelmq topology …`: the models folder and the settings, compared with a broker, made true on it, or taken from it.
+
+Statuses of `plan` and `drift`: 0 when nothing differs, 2 when something does, 1 for an error.
+"""
 
 from __future__ import annotations
 
+import secrets
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-import msgspec
+from rich.console import Console
+from rich.text import Text
 
 from modelmq.broker.management import connect
-from modelmq.errors import ConfigError
-from modelmq.provision import ApplyReport, Change, provision
+from modelmq.broker.secrets import SECRETS_FOLDER
+from modelmq.cli import topology_text as text
+from modelmq.errors import ConfigError, ProvisionError
+from modelmq.provision import Allowed, Plan, plan, saved_plan
+from modelmq.provision import apply as apply_to
+from modelmq.provision.apply import refused
+from modelmq.provision.deletion import Guard
+from modelmq.provision.look import look
+from modelmq.provision.plan_values import Observed
+from modelmq.provision.secret_files import known_secrets
+from modelmq.provision.usage import counted_through
 from modelmq.runtimes import scan
 from modelmq.settings import Settings
 from modelmq.supervisor.routes import routes_of
+from modelmq.topology import ModelRoute, build
+from modelmq.topology_values import Topology
+
+_DIFFERS = 2
+_HOPELESS = frozenset({"broker", "vhost"})
 
 
-def apply(settings: Settings, *, as_json: bool) -> None:
-    """Raises ConfigError, ProvisionError."""
+def allowed(delete: Sequence[str] | None, replace: Sequence[str] | None, *, adopt: bool) -> Allowed:
+    """What the command line lets a plan do."""
+    return Allowed(remove=True, delete=frozenset(delete or ()), replace=frozenset(replace or ()), adopt=adopt)
+
+
+def show_plan(settings: Settings, allowed: Allowed, *, as_json: bool, out: Path | None) -> None:
+    """Prints what an apply would do, and keeps it in a file. Raises ConfigError, ProvisionError, SystemExit 2."""
+    routes = _routes(settings)
+    with connect(settings.broker) as management:
+        seen = look(settings.broker.vhost, management)
+    topology = _topology(settings, routes, seen)
+    made = plan(topology, seen, _as_applied(topology, settings), allowed)
+    state = saved_plan.fingerprint(topology, seen)
+    _print(text.plan_json(made, topology.vhost.name, state) if as_json else text.plan_lines(made))
+    if made.refusals:
+        raise refused(made)
+    if out is not None:
+        saved_plan.save(out, topology, allowed, made, state)
+    if not made.empty:
+        raise SystemExit(_DIFFERS)
+
+
+def show_drift(settings: Settings, *, as_json: bool) -> None:
+    """Prints in what the broker differs. Raises ConfigError, ProvisionError, SystemExit 2."""
+    routes = _routes(settings)
+    with connect(settings.broker) as management:
+        seen = look(settings.broker.vhost, management)
+    topology = _topology(settings, routes, seen)
+    passwords = known_secrets((user.name for user in topology.users), _secrets_dir(settings))
+    made = plan(topology, seen, passwords, Allowed(remove=True))
+    unchecked = [user.name for user in topology.users if user.name not in passwords]
+    state = saved_plan.fingerprint(topology, seen)
+    if as_json:
+        _print(text.plan_json(made, topology.vhost.name, state, unchecked))
+    else:
+        _print(text.drift_lines(made, unchecked))
+    if any(refusal.kind in _HOPELESS for refusal in made.refusals):
+        raise refused(made)
+    if text.drifted(made):
+        raise SystemExit(_DIFFERS)
+
+
+def apply(settings: Settings, allowed: Allowed, *, as_json: bool, yes: bool) -> None:
+    """Makes the broker equal to the topology and prints what that took. Raises ConfigError, ProvisionError."""
+    routes = _routes(settings)
+    with connect(settings.broker) as management:
+        seen = look(settings.broker.vhost, management)
+        topology = _topology(settings, routes, seen)
+        made = plan(topology, seen, _as_applied(topology, settings), allowed)
+        if not made.refusals and not yes:
+            _agreed(made)
+        guard = Guard(counted_through(settings))
+        report = apply_to(topology, management, _secrets_dir(settings), allowed=allowed, guard=guard, seen=seen)
+    _print(text.report_json(report) if as_json else text.report_lines(report))
+
+
+def apply_saved(settings: Settings, path: Path, *, as_json: bool) -> None:
+    """Carries out a plan that was kept, if the broker is as it was. Raises ConfigError, ProvisionError."""
+    saved = saved_plan.load(path)
+    topology, vhost = saved.topology, saved.topology.vhost.name
+    if vhost != settings.broker.vhost:
+        raise ConfigError(f'The plan {path} is for the virtual host "{vhost}", not for "{settings.broker.vhost}".')
+    with connect(settings.broker) as management:
+        seen = look(vhost, management)
+        saved_plan.check(saved, seen, plan(topology, seen, _as_applied(topology, settings), saved.allowed))
+        guard = Guard(counted_through(settings))
+        folder = _secrets_dir(settings)
+        report = apply_to(topology, management, folder, allowed=saved.allowed, guard=guard, seen=seen)
+    _print(text.report_json(report) if as_json else text.report_lines(report))
+
+
+def _routes(settings: Settings) -> tuple[ModelRoute, ...]:
     catalog = scan(Path(settings.models_dir))
     for problem in catalog.problems:
         print(f"modelmq: {problem}", file=sys.stderr)  # noqa: T201 - this is the command's output
     if not catalog.models:
         raise ConfigError(f'models_dir "{settings.models_dir}" has no model; name a folder with --models.')
-    with connect(settings.broker) as management:
-        report = provision(settings, routes_of(catalog), management)
-    print(_json(report) if as_json else _text(report))  # noqa: T201 - as above
+    return routes_of(catalog)
 
 
-def _text(report: ApplyReport) -> str:
-    return "\n".join([*map(_line, report.changes), str(report)])
+def _topology(settings: Settings, routes: Iterable[ModelRoute], seen: Observed) -> Topology:
+    return build(settings.topology, settings.broker.vhost, routes, broker_version=seen.version)
 
 
-def _line(change: Change) -> str:
-    sign = "+" if change.action == "create" else "~"
-    return f"{sign} {change.kind:<10} {change.name}" + (f"  ({change.why})" if change.why else "")
+def _secrets_dir(settings: Settings) -> Path:
+    return Path(settings.state_dir) / SECRETS_FOLDER
 
 
-def _json(report: ApplyReport) -> str:
-    changes = [
-        {"action": change.action, "kind": change.kind, "name": change.name, "why": change.why}
-        for change in report.changes
-    ]
-    return msgspec.json.encode({"vhost": report.topology.vhost.name, "changes": changes}).decode()
+def _as_applied(topology: Topology, settings: Settings) -> dict[str, str]:
+    """The passwords that an apply would set; where it would make a new one, one that matches nothing."""
+    users = [user.name for user in topology.users]
+    return {user: secrets.token_urlsafe() for user in users} | known_secrets(users, _secrets_dir(settings))
+
+
+def _agreed(made: Plan) -> None:
+    """What is deleted is deleted for good, so somebody has to say so. Raises ProvisionError."""
+    lost = [*(each.name for each in made.changes if each.action == "replace"), *(each.name for each in made.removals)]
+    if not lost:
+        return
+    if sys.stdin.isatty() and sys.stdout.isatty():
+        _print(text.plan_lines(made))
+        if Console().input("Apply this, deletions included? [y/N] ").strip().lower() in ("y", "yes"):
+            return
+    names = ", ".join(lost[:3]) + (", …" if len(lost) > 3 else "")
+    raise ProvisionError(
+        f"Nothing was done: this deletes {len(lost)} objects ({names}); look at it with modelmq topology plan, and "
+        "apply with --yes."
+    )
+
+
+def _print(shown: str | Iterable[Text]) -> None:
+    if isinstance(shown, str):
+        print(shown)  # noqa: T201 - this is the command's output
+        return
+    console = Console()
+    for line in shown:
+        console.print(line, soft_wrap=True, highlight=False)

@@ -19,7 +19,7 @@ from modelmq.provision.deletion import Guard
 from modelmq.provision.execute import Target, execute
 from modelmq.provision.look import look
 from modelmq.provision.plan import plan
-from modelmq.provision.plan_values import Allowed, Change, Kept, Plan, Removal
+from modelmq.provision.plan_values import Allowed, Change, Kept, Observed, Plan, Removal
 from modelmq.provision.secret_files import ensure_secret
 from modelmq.settings import Settings
 from modelmq.topology import ModelRoute, build
@@ -50,9 +50,9 @@ class ApplyReport(msgspec.Struct, frozen=True):
 
 def provision(settings: Settings, models: Iterable[ModelRoute], management: Management) -> ApplyReport:
     """Makes the broker ready for these models, with secrets in the state folder. Raises ConfigError, ProvisionError."""
-    version = management.overview().version
-    topology = build(settings.topology, settings.broker.vhost, models, broker_version=version)
-    return apply(topology, management, Path(settings.state_dir) / SECRETS_FOLDER)
+    seen = look(settings.broker.vhost, management)
+    topology = build(settings.topology, settings.broker.vhost, models, broker_version=seen.version)
+    return apply(topology, management, Path(settings.state_dir) / SECRETS_FOLDER, seen=seen)
 
 
 def apply(
@@ -62,11 +62,12 @@ def apply(
     *,
     allowed: Allowed = _CAREFUL,
     guard: Guard | None = None,
+    seen: Observed | None = None,
 ) -> ApplyReport:
     """Makes the broker equal to the topology and keeps every user's secret in `<secrets_dir>/<user>`.
 
-    Deletes nothing unless `allowed`; then `guard` tells whether queues are unused. Raises ProvisionError, before the
-    first write where the topology cannot be applied as a whole.
+    Deletes nothing unless `allowed`; then `guard` tells whether queues are unused. `seen` is the broker's state where
+    somebody has just looked. Raises ProvisionError, before the first write where not all of it can be done.
     """
     vhost = topology.vhost.name
     passwords = secrets_of(topology, secrets_dir)
@@ -74,14 +75,14 @@ def apply(
     changes: tuple[Change, ...] = ()
     removals: tuple[Removal, ...] = ()
     for _ in range(_ROUNDS):
-        made = plan(topology, look(vhost, management), passwords, allowed)
+        made = plan(topology, seen or look(vhost, management), passwords, allowed)
         if made.refusals:
             raise refused(made)
         used = execute(made, target)
         if made.empty:
             return ApplyReport(changes, topology, removals, made.kept)
         spared = {each.name for each in used}
-        allowed = msgspec.structs.replace(allowed, adopt=False, spare=allowed.spare | spared)
+        seen, allowed = None, msgspec.structs.replace(allowed, adopt=False, spare=allowed.spare | spared)
         changes += made.changes
         removals += tuple(each for each in made.removals if each.kind != "queue" or each.name not in spared)
     left = [*(f"{each.kind} {each.name}" for each in made.changes), *(each.name for each in made.removals)]

@@ -12,7 +12,8 @@ import msgspec
 
 from modelmq.broker.management_values import BindingInfo, ExchangeInfo, QueueInfo
 from modelmq.provision.differences import mapping_differences
-from modelmq.provision.plan_values import Allowed, Change, Observed, Refusal, key_of
+from modelmq.provision.ownership import owned_by
+from modelmq.provision.plan_values import Allowed, Change, Observed, Owned, Refusal, key_of
 from modelmq.topology_values import Exchange, Queue, Topology
 
 OLDEST_BROKER = (3, 10)
@@ -29,7 +30,7 @@ class Conflicts(msgspec.Struct, frozen=True):
 
 def conflicts(topology: Topology, observed: Observed, allowed: Allowed) -> Conflicts:
     """Every conflict between the topology and what is there."""
-    found = (*_broker(topology, observed), *_vhost(topology, observed, allowed))
+    found = (*_broker(topology, observed), *_vhost(topology, observed, allowed), *_named(topology, observed, allowed))
     objects = (*_exchanges(topology, observed, allowed), *_queues(topology, observed, allowed))
     return Conflicts(
         (*found, *(each for each in objects if isinstance(each, Refusal))),
@@ -65,6 +66,16 @@ def _vhost(topology: Topology, observed: Observed, allowed: Allowed) -> Iterator
             "set broker.vhost to another, or take it over with --adopt."
         )
         yield Refusal("vhost", wanted.name, sentence)
+
+
+def _named(topology: Topology, observed: Observed, allowed: Allowed) -> Iterator[Refusal]:
+    """Names that were given to be deleted and must not be; one that is gone already is fine."""
+    wanted, recorded = owned_by(topology), observed.recorded or Owned()
+    for name in sorted(allowed.delete & {queue.name for queue in observed.queues}):
+        if name in wanted.queues:
+            yield Refusal("queue", name, f'The queue "{name}" is of a model that is there: --delete takes others only.')
+        elif name not in recorded.queues:
+            yield Refusal("queue", name, f'The queue "{name}" was not made by ModelMQ, so --delete leaves it alone.')
 
 
 def _exchanges(topology: Topology, observed: Observed, allowed: Allowed) -> Iterator[Refusal | Change]:

@@ -86,7 +86,9 @@ def records(
     """
     removals = tuple(removals)
     recorded, wanted = observed.recorded or Owned(), owned_by(topology)
-    stays = still_there(without(recorded, wanted), observed)
+    # A user who has rights elsewhere serves another virtual host now, and is no longer ours to delete.
+    shared = Owned(users=frozenset(permission.user for permission in observed.elsewhere))
+    stays = without(still_there(without(recorded, wanted), observed), shared)
     widest, narrowest = together(recorded, wanted), together(wanted, without(stays, _removed(removals)))
     if observed.recorded is None and not writes:
         return None, None

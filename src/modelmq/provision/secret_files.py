@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+from collections.abc import Iterable
 from pathlib import Path
 
 from modelmq.broker.secrets import read_secret
@@ -28,6 +29,12 @@ def ensure_secret(path: Path) -> str:
         except OSError as error:
             raise ProvisionError(f"The secret file {path} cannot be written: {error.strerror}.") from error
     return read_secret("", path, setting="secret")
+
+
+def known_secrets(users: Iterable[str], folder: Path) -> dict[str, str]:
+    """The passwords that are there, by user; makes none. Raises ConfigError for a file that cannot be used."""
+    paths = {user: folder / user for user in users}
+    return {user: read_secret("", path, setting="secret") for user, path in paths.items() if path.exists()}
 
 
 def _create(path: Path) -> None:

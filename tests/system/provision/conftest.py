@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import http.client
+import json
 import secrets
+import shutil
 import threading
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from typer.testing import CliRunner
 
 from modelmq.broker.management import Management
 from modelmq.broker.node import RunningNode
-from modelmq.errors import ProvisionError
+from modelmq.cli.app import app
+from modelmq.provision.ownership import parameter_name
 from modelmq.settings import BrokerSettings, Settings, TopologySettings
 
 
@@ -39,6 +43,11 @@ class Proxy(ThreadingHTTPServer):
     @property
     def writes(self) -> list[tuple[str, str]]:
         return [each for each in self.asked if each[0] != "GET"]
+
+    @property
+    def objects_written(self) -> list[tuple[str, str]]:
+        """Without the record of what is owned."""
+        return [each for each in self.writes if "/global-parameters/" not in each[1]]
 
     def passes(self, method: str, path: str) -> bool:
         with self.lock:
@@ -107,9 +116,9 @@ def settings(node: RunningNode, tmp_path: Path) -> Iterator[Settings]:
     with Management(node.management_url, node.admin_username, node.admin_password) as admin:
         for user in admin.users():
             if user.name.endswith(f".{environment}"):
-                admin._send("DELETE", "tidy up", None, "users", user.name)
-        with suppress(ProvisionError):
-            admin._send("DELETE", "tidy up", None, "vhosts", broker.vhost)
+                admin.delete_user(user.name)
+        admin.delete_vhost(broker.vhost)
+        admin.delete_global_parameter(parameter_name(broker.vhost))
 
 
 @pytest.fixture
@@ -124,3 +133,79 @@ def through(node: RunningNode, proxy: Proxy) -> Iterator[Management]:
     """The node's administrator, through the proxy."""
     with Management(proxy.url, node.admin_username, node.admin_password) as management:
         yield management
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command printed, and its status."""
+
+    status: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.out)
+
+
+@dataclass(frozen=True)
+class Cli:
+    """`modelmq topology …` with the test's settings, and a folder of models to change between two calls."""
+
+    folder: Path
+    settings: Settings
+
+    def __call__(self, command: str, *arguments: str) -> Said:
+        config = str(self.folder / "modelmq.toml")
+        ran = CliRunner().invoke(app, ["topology", command, *arguments, "--config", config])
+        assert ran.exception is None or isinstance(ran.exception, SystemExit), ran.exception
+        return Said(ran.exit_code, ran.stdout, ran.stderr)
+
+    def serve(self, *models: str) -> None:
+        """These models and no others, each `name` or `name/version`."""
+        shutil.rmtree(self.folder / "models", ignore_errors=True)
+        for model in models:
+            name, _, version = model.partition("/")
+            folder = self.folder / "models" / name / (version or "1")
+            folder.mkdir(parents=True)
+            (folder / "model.py").write_text("")
+
+    def configure(self, **broker: object) -> None:
+        """The broker section of its settings file, with some of it changed."""
+        values = {"hosts": list(self.settings.broker.hosts), "vhost": self.settings.broker.vhost}
+        values |= {name: getattr(self.settings.broker, name) for name in ("management_url", "admin_username")}
+        values |= {"admin_password_file": str(self.folder / "admin-password")} | broker
+        lines = [f"{name} = {json.dumps(value)}" for name, value in values.items()]
+        text = "\n".join(
+            [
+                f"models_dir = {json.dumps(str(self.folder / 'models'))}",
+                f"state_dir = {json.dumps(self.settings.state_dir)}",
+                f'[topology]\nenvironment = "{self.settings.topology.environment}"\n[broker]',
+                *lines,
+            ]
+        )
+        (self.folder / "modelmq.toml").write_text(text + "\n")
+
+
+@pytest.fixture
+def cli(settings: Settings, tmp_path: Path, node: RunningNode) -> Cli:
+    """With one model, `digits`."""
+    secret = tmp_path / "admin-password"
+    secret.touch(0o600)
+    secret.write_text(node.admin_password + "\n")
+    cli = Cli(tmp_path, settings)
+    cli.configure()
+    cli.serve("digits")
+    return cli
+
+
+@pytest.fixture
+def publish(admin: Management, settings: Settings) -> Callable[[str], None]:
+    """Puts a message into a queue of the test's virtual host; it is there when this returns."""
+
+    def publish(queue: str) -> None:
+        message = {"properties": {"delivery_mode": 2}, "routing_key": queue, "payload": "kept"}
+        message |= {"payload_encoding": "string"}
+        admin._send("POST", "publish", message, "exchanges", settings.broker.vhost, "amq.default", "publish")
+
+    return publish

@@ -76,6 +76,10 @@ def secrets_in(settings: Settings) -> dict[str, str]:
     return {path.name: path.read_text() for path in folder.iterdir()}
 
 
+def description(settings: Settings) -> str:
+    return f"ModelMQ, environment {settings.topology.environment}"
+
+
 def named(report: ApplyReport) -> list[tuple[str, str, str]]:
     return sorted((change.action, change.kind, change.name) for change in report.changes)
 
@@ -84,7 +88,7 @@ def named(report: ApplyReport) -> list[tuple[str, str, str]]:
 def test_everything_is_made_once(settings: Settings, proxy: Proxy, through: Management, admin: Management) -> None:
     first = provision(settings, MODELS, through)
     assert_as_it_says(first.topology, admin, settings)
-    assert len(proxy.writes) == first.writes
+    assert len(proxy.objects_written) == first.writes
     assert re.fullmatch(
         r"\d+ written: 25 binding, 7 exchange, 5 permission, 8 policy, 8 queue, 4 user, 1 vhost\.", str(first)
     )
@@ -145,13 +149,13 @@ def test_drift_is_corrected_in_place(settings: Settings, proxy: Proxy, through: 
         ("update", "user", client),
         ("update", "user", operator),
     ]
-    assert len(proxy.writes) == 7
+    assert len(proxy.objects_written) == 7
     assert "changed by hand" not in str(report.changes)
 
 
 def test_things_of_others_are_left_alone(settings: Settings, admin: Management) -> None:
     vhost = settings.broker.vhost
-    admin.put_vhost(vhost, "mine")
+    admin.put_vhost(vhost, description(settings))
     admin.put_queue(vhost, "mine", {})
     admin.put_exchange(vhost, "mine", "topic")
     admin.put_policy(vhost, PolicyInfo("mine", "^mine$", "queues", {"max-length": 3}))
@@ -182,7 +186,7 @@ def test_what_cannot_be_changed_is_refused_before_the_first_write(
     settings: Settings, proxy: Proxy, through: Management, admin: Management
 ) -> None:
     vhost = settings.broker.vhost
-    admin.put_vhost(vhost, "")
+    admin.put_vhost(vhost, description(settings))
     admin.put_queue(vhost, "ml-model.digits.bulk", {"x-queue-type": "classic"})
     message = {"properties": {}, "routing_key": "ml-model.digits.bulk", "payload": "kept", "payload_encoding": "string"}
     admin._send("POST", "publish", message, "exchanges", vhost, "amq.default", "publish")
@@ -201,7 +205,7 @@ def test_what_cannot_be_changed_is_refused_before_the_first_write(
 
 def test_several_refusals_are_one_sentence_and_a_number(settings: Settings, admin: Management) -> None:
     vhost = settings.broker.vhost
-    admin.put_vhost(vhost, "")
+    admin.put_vhost(vhost, description(settings))
     for name in ("ml-model-exchange", "ml-control-exchange"):
         admin.put_exchange(vhost, name, "topic")
     with pytest.raises(

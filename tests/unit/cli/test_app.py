@@ -14,7 +14,9 @@ COMMANDS = (
     ["infer"],
     ["status"],
     ["env"],
+    ["topology", "plan"],
     ["topology", "apply"],
+    ["topology", "drift"],
     ["broker", "start"],
     ["broker", "stop"],
     ["version"],
@@ -58,6 +60,20 @@ def test_a_wrong_setting_is_one_sentence_and_status_2(arguments: list[str], word
     assert words in ran.stderr
     assert ran.stderr.splitlines()[-1].startswith("modelmq: ")
     assert "Traceback" not in ran.output
+
+
+@pytest.mark.parametrize("command", ["plan", "drift"])
+@pytest.mark.parametrize("arguments", [["--models", "nowhere"], ["--set", "topology.evironment=x"], ["--bogus"]])
+def test_where_2_means_changes_an_error_is_1(command: str, arguments: list[str]) -> None:
+    ran = CliRunner().invoke(app, ["topology", command, *arguments])
+    assert ran.exit_code == 1
+    assert ran.stderr
+    assert "Traceback" not in ran.output
+
+
+def test_a_kept_plan_says_itself_what_is_done() -> None:
+    ran = CliRunner().invoke(app, ["topology", "apply", "kept.json", "--delete", "q"])
+    assert (ran.exit_code, ran.stderr.splitlines()[-1][:40]) == (2, "modelmq: A kept plan says what is done: ")
 
 
 def test_debug_shows_the_error_itself() -> None:

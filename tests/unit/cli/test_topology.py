@@ -1,33 +1,24 @@
 from __future__ import annotations
 
-import json
+import pytest
 
 from modelmq.cli import topology
-from modelmq.provision import ApplyReport, Change
-from modelmq.settings import TopologySettings
-from modelmq.topology import build
+from modelmq.errors import ProvisionError
+from modelmq.provision import Allowed, Change, Plan, Removal
 from modelmq.topology_values import Queue
 
-WANTED = build(TopologySettings(), "ml-dev", [])
-CHANGES = (
-    Change("create", "queue", "ml-model.digits.bulk", Queue("ml-model.digits.bulk", "quorum")),
-    Change("update", "user", "ml-gateway", WANTED.users[0], "password"),
-)
+QUEUE = Queue("q", "quorum")
 
 
-def test_each_change_is_a_line() -> None:
-    assert topology._text(ApplyReport(CHANGES, WANTED)).splitlines() == [
-        "+ queue      ml-model.digits.bulk",
-        "~ user       ml-gateway  (password)",
-        "2 written: 1 queue, 1 user.",
-    ]
+def test_what_the_flags_allow() -> None:
+    assert topology.allowed(None, None, adopt=False) == Allowed(remove=True)
+    assert topology.allowed(["a", "b"], ["c"], adopt=True) == Allowed(True, frozenset("ab"), frozenset("c"), True)
 
 
-def test_a_second_run_says_so() -> None:
-    assert topology._text(ApplyReport((), WANTED)) == "Nothing to change."
-
-
-def test_the_same_for_programs() -> None:
-    told = json.loads(topology._json(ApplyReport(CHANGES, WANTED)))
-    assert told["vhost"] == "ml-dev"
-    assert told["changes"][1] == {"action": "update", "kind": "user", "name": "ml-gateway", "why": "password"}
+def test_only_what_deletes_has_to_be_agreed_to() -> None:
+    topology._agreed(Plan(changes=(Change("create", "queue", "q", QUEUE),)))
+    with pytest.raises(ProvisionError, match=r"^Nothing was done: this deletes 1 objects \(q\); .* apply with --yes\."):
+        topology._agreed(Plan(changes=(Change("replace", "queue", "q", QUEUE),)))
+    gone = tuple(Removal("queue", name) for name in "abcd")
+    with pytest.raises(ProvisionError, match=r"this deletes 4 objects \(a, b, c, …\)"):
+        topology._agreed(Plan(removals=gone))
