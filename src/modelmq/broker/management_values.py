@@ -108,6 +108,18 @@ class QueueInfo(msgspec.Struct, frozen=True):
     consumers: int = 0
 
 
+class QueueTotals(msgspec.Struct, frozen=True):
+    """A queue's depth alone, of a quorum queue as it last told; anything but a number where it has not yet."""
+
+    name: str
+    messages: Any = 0
+
+    @property
+    def depth(self) -> int:
+        """Messages, ready and unacknowledged, as far as known."""
+        return self.messages if isinstance(self.messages, int) else 0
+
+
 class BindingInfo(msgspec.Struct, frozen=True):
     """A way from an exchange to a queue or exchange; the default exchange's own have an empty source."""
 

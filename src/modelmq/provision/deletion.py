@@ -19,7 +19,7 @@ from modelmq.errors import ProvisionError
 from modelmq.provision.removals import in_use
 from modelmq.provision.usage import Count
 
-_SETTLE_S = 6.0  # RabbitMQ gathers statistics, unacknowledged messages among them, every 5 s
+_SETTLE_S = 6.0  # a quorum queue tells how many messages are unacknowledged every 5 s
 
 
 class Guard(msgspec.Struct, frozen=True):
@@ -41,13 +41,13 @@ def uses(names: Iterable[str], vhost: str, management: Management, count: Count)
     """Which of these queues are used, by the statistics and by what the queues say. Raises ProvisionError."""
     chosen = set(names)
     there = [queue for queue in management.queues(vhost) if queue.name in chosen]
+    younger = {queue.name: queue.depth for queue in management.queue_totals(vhost)}
     counts = count([queue.name for queue in there])
     found = []
     for queue in there:
         ready, consumers = counts[queue.name]
-        most = msgspec.structs.replace(
-            queue, messages=max(queue.messages, ready), consumers=max(queue.consumers, consumers)
-        )
+        messages = max(queue.messages, younger.get(queue.name, 0), ready)
+        most = msgspec.structs.replace(queue, messages=messages, consumers=max(queue.consumers, consumers))
         if use := in_use(most):
             found.append(InUse(queue.name, use))
     return tuple(found)
