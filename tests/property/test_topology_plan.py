@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import msgspec
@@ -19,7 +20,7 @@ from modelmq.broker.management_values import (
 )
 from modelmq.provision.passwords import matches, password_hash
 from modelmq.provision.plan import plan
-from modelmq.provision.plan_values import Change, Observed
+from modelmq.provision.plan_values import Allowed, Change, Observed, Owned, Plan, Removal, key_of
 from modelmq.settings import TopologySettings
 from modelmq.topology import ModelRoute, build
 from modelmq.topology_values import Binding, Exchange, Permission, Policy, Queue, Topology, User, Vhost
@@ -51,7 +52,44 @@ def passwords_of(topology: Topology) -> dict[str, str]:
 def carried_out(observed: Observed, changes: tuple[Change, ...], passwords: dict[str, str]) -> Observed:
     """What a broker does with these writes."""
     for change in changes:
+        if change.action == "replace":
+            observed = _deleted(observed, Removal(change.kind, change.name))
         observed = _written(observed, change.wanted, passwords)
+    return observed
+
+
+def executed(observed: Observed, made: Plan, passwords: dict[str, str]) -> Observed:
+    """What a broker does with a whole plan."""
+    observed = _recorded(observed, made.record_first)
+    observed = carried_out(observed, made.changes, passwords)
+    for removal in made.removals:
+        observed = _deleted(observed, removal)
+    return _recorded(observed, made.record_last)
+
+
+def _recorded(observed: Observed, record: Owned | None) -> Observed:
+    return observed if record is None else msgspec.structs.replace(observed, recorded=record)
+
+
+def _deleted(observed: Observed, removal: Removal) -> Observed:
+    """Bindings go with what they are bound to; users take their rights along."""
+
+    def without(field: str, keep: Any) -> None:
+        nonlocal observed
+        kept = tuple(each for each in getattr(observed, field) if keep(each))
+        observed = msgspec.structs.replace(observed, **{field: kept})
+
+    name, field = removal.name, {"policy": "policies"}.get(removal.kind, f"{removal.kind}s")
+    if removal.kind == "binding":
+        without(field, lambda each: each != removal.binding)
+    elif removal.kind == "permission":
+        without(field, lambda each: each.user != name)
+    else:
+        without(field, lambda each: each.name != name)
+    if removal.kind == "user":
+        without("permissions", lambda each: each.user != name)
+    if removal.kind in ("queue", "exchange"):
+        without("bindings", lambda each: name not in (each.source, each.destination))
     return observed
 
 
@@ -85,7 +123,7 @@ def _written(observed: Observed, wanted: Any, passwords: dict[str, str]) -> Obse
     raise AssertionError(wanted)
 
 
-EMPTY = Observed((3, 10, 8), ADMIN, (VhostInfo("/"),), users=(UserInfo(ADMIN, "administrator"),))
+EMPTY = Observed((3, 10, 8), ADMIN, vhosts=(VhostInfo("/"),), users=(UserInfo(ADMIN, "administrator"),))
 
 
 @st.composite
@@ -116,6 +154,123 @@ def _drifted(each: Any) -> st.SearchStrategy[Any]:
         case _:
             others = []
     return st.sampled_from([each] * 8 + others)
+
+
+LATER = ("binding", "queue", "exchange", "policy", "permission", "user")
+EARLIER = ("vhost", "user", "permission", "policy", "exchange", "queue", "binding")
+EVERYTHING = st.booleans().map(lambda remove: Allowed(remove=remove))
+
+
+@st.composite
+def recorded(draw: st.DrawFn) -> tuple[Topology, Observed]:
+    """A broker on which a former topology was applied and recorded, worn since, with things of others beside it."""
+    before, now = draw(topologies()), draw(topologies())
+    passwords = passwords_of(before)
+    observed = executed(EMPTY, plan(before, EMPTY, passwords, Allowed(remove=True)), passwords)
+    dice = random.Random(draw(st.integers(0, 2**32)))  # hundreds of draws from hypothesis take seconds
+    for field in LISTS:
+        kept = tuple(each for each in getattr(observed, field) if dice.random() < 0.9)
+        observed = msgspec.structs.replace(observed, **{field: kept})
+    queues = tuple(
+        msgspec.structs.replace(each, messages=dice.choice([0, 0, 3]), consumers=dice.choice([0, 0, 1]))
+        for each in observed.queues
+    )
+    names = [*(each.name for each in queues), "theirs"]
+    others = tuple(
+        BindingInfo(dice.choice(["ml-model-exchange", "theirs"]), dice.choice(names), "queue", f"by hand {number}")
+        for number in range(dice.randrange(4))
+    )
+    return now, msgspec.structs.replace(
+        observed,
+        queues=(*queues, QueueInfo("theirs", True, False, False)),
+        exchanges=(*observed.exchanges, ExchangeInfo("theirs", "topic", True, False)),
+        policies=(*observed.policies, PolicyInfo("theirs", "^theirs$", "queues", {"max-length": 1})),
+        users=(*observed.users, UserInfo("theirs")),
+        permissions=(*observed.permissions, PermissionInfo("theirs", "^theirs$", "", "")),
+        bindings=(*observed.bindings, *others),
+    )
+
+
+@given(recorded(), EVERYTHING)
+def test_a_whole_plan_that_was_carried_out_leaves_nothing_to_do(
+    case: tuple[Topology, Observed], allowed: Allowed
+) -> None:
+    topology, observed = case
+    passwords = passwords_of(topology)
+    made = plan(topology, observed, passwords, allowed)
+    assert made.refusals == ()
+    after = executed(observed, made, passwords)
+    again = plan(topology, after, passwords, allowed)
+    assert again.empty
+    assert (again.record_first, again.record_last) == (None, None)
+
+
+@given(recorded())
+def test_only_what_is_recorded_and_unused_is_ever_deleted(case: tuple[Topology, Observed]) -> None:
+    topology, observed = case
+    owned = observed.recorded
+    assert owned is not None
+    used = {queue.name for queue in observed.queues if queue.messages or queue.consumers}
+    for removal in plan(topology, observed, passwords_of(topology), Allowed(remove=True)).removals:
+        if removal.binding is not None:
+            assert key_of(removal.binding) in owned.bindings - set(map(key_of, topology.bindings))
+        else:
+            mine = {"queue": owned.queues, "exchange": owned.exchanges, "policy": owned.policies}
+            assert removal.name in mine.get(removal.kind, owned.users)
+            assert removal.name not in used
+            wanted = (*topology.queues, *topology.exchanges, *topology.policies, *topology.users)
+            assert removal.name not in {each.name for each in wanted}
+
+
+@given(recorded())
+def test_without_a_record_nothing_is_deleted(case: tuple[Topology, Observed]) -> None:
+    topology, observed = case
+    made = plan(
+        topology, msgspec.structs.replace(observed, recorded=None), passwords_of(topology), Allowed(remove=True)
+    )
+    assert (made.removals, made.kept) == ((), ())
+
+
+@given(recorded(), st.data())
+def test_the_order_is_one_in_which_everything_can_be_done(case: tuple[Topology, Observed], data: st.DataObject) -> None:
+    topology, observed = case
+    made = plan(topology, observed, passwords_of(topology), Allowed(remove=True))
+    written = [EARLIER.index(change.kind) for change in made.changes]
+    deleted = [LATER.index(removal.kind) for removal in made.removals]
+    assert (written, deleted) == (sorted(written), sorted(deleted))
+
+
+@given(recorded(), st.data())
+def test_what_an_interrupted_plan_made_is_never_forgotten(case: tuple[Topology, Observed], data: st.DataObject) -> None:
+    """Whatever the next topology is, what was made and recorded is deleted with it or is in it."""
+    topology, observed = case
+    passwords = passwords_of(topology)
+    made = plan(topology, observed, passwords, Allowed(remove=True))
+    at = data.draw(st.integers(0, len(made.changes)))
+    halfway = carried_out(_recorded(observed, made.record_first), made.changes[:at], passwords)
+    nothing = build(TopologySettings(), "ml-dev", [])
+    after = executed(
+        halfway, plan(nothing, halfway, passwords_of(nothing), Allowed(remove=True)), passwords_of(nothing)
+    )
+    left = {queue.name for queue in after.queues if not queue.messages and not queue.consumers}
+    assert left == {queue.name for queue in nothing.queues} - {
+        q.name for q in after.queues if q.messages or q.consumers
+    } | {"theirs"}
+
+
+@given(recorded())
+def test_conflicts_that_are_named_are_replaced(case: tuple[Topology, Observed]) -> None:
+    topology, observed = case
+    passwords = passwords_of(topology)
+    queues = tuple(msgspec.structs.replace(each, type="classic", arguments={}) for each in observed.queues)
+    classic = msgspec.structs.replace(observed, queues=queues)
+    names = frozenset(queue.name for queue in topology.queues) & {queue.name for queue in queues}
+    made = plan(topology, classic, passwords, Allowed(replace=names))
+    refused = {refusal.name for refusal in made.refusals}
+    by_hand = {each.destination for each in observed.bindings if each.routing_key.startswith("by hand")}
+    assert refused == names & by_hand
+    if not refused:
+        assert plan(topology, executed(classic, made, passwords), passwords).empty
 
 
 @given(worn())

@@ -12,7 +12,7 @@ import msgspec
 
 from modelmq.broker.management_values import BindingInfo, ExchangeInfo, QueueInfo
 from modelmq.provision.differences import mapping_differences
-from modelmq.provision.ownership import owned_by
+from modelmq.provision.ownership import owned_by, together
 from modelmq.provision.plan_values import Allowed, Change, Observed, Owned, Refusal, key_of
 from modelmq.topology_values import Exchange, Queue, Topology
 
@@ -87,7 +87,8 @@ def _exchanges(topology: Topology, observed: Observed, allowed: Allowed) -> Iter
         differs = _exchange_differences(found, wanted)
         if not differs:
             continue
-        bound = _bound_by_others(topology, (b for b in observed.bindings if wanted.name in (b.source, b.destination)))
+        hanging = (b for b in observed.bindings if wanted.name in (b.source, b.destination))
+        bound = _bound_by_others(topology, observed, hanging)
         if wanted.name not in allowed.replace:
             yield _unfit("exchange", wanted.name, differs, "stop what publishes to it")
         elif bound is not None:
@@ -106,7 +107,7 @@ def _queues(topology: Topology, observed: Observed, allowed: Allowed) -> Iterato
         if not differs:
             continue
         to_it = (b for b in observed.bindings if b.destination == wanted.name and b.destination_type == "queue")
-        bound = _bound_by_others(topology, to_it)
+        bound = _bound_by_others(topology, observed, to_it)
         if wanted.name not in allowed.replace:
             steps = f"stop its workers, let it run empty or move its {found.messages} messages"
             yield _unfit("queue", wanted.name, differs, steps)
@@ -136,9 +137,9 @@ def _queue_differences(found: QueueInfo, wanted: Queue) -> str:
     return mapping_differences(before | found.arguments | type_found, after | wanted.arguments)
 
 
-def _bound_by_others(topology: Topology, bindings: Iterable[BindingInfo]) -> BindingInfo | None:
-    """One that would vanish with what it is bound to, and that we could not make again in all conscience."""
-    ours = {key_of(binding) for binding in topology.bindings}
+def _bound_by_others(topology: Topology, observed: Observed, bindings: Iterable[BindingInfo]) -> BindingInfo | None:
+    """One that would vanish with what it is bound to, although it is none of ours."""
+    ours = together(observed.recorded or Owned(), owned_by(topology)).bindings
     return next((b for b in bindings if b.source and (b.destination_type != "queue" or key_of(b) not in ours)), None)
 
 
