@@ -11,13 +11,14 @@ import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from typing import NamedTuple
 
+import msgspec
 import pulumi
 
 from modelmq.broker.management import Management
-from modelmq.broker.management_values import QueueInfo
 from modelmq.errors import ProvisionError
+from modelmq.provision.removals import in_use
 
-_SETTLE_S = 6.0  # RabbitMQ gathers statistics every 5 s
+_SETTLE_S = 6.0  # a quorum queue tells how many messages it has every 5 s
 _NAME = "modelmq-unused-before"
 
 
@@ -83,21 +84,11 @@ def _refuse_used(allowed: frozenset[str], vhost: str, connect: Callable[[], Mana
         if vhost not in {each.name for each in management.vhosts()}:
             return
         queues = management.queues(vhost)
+        younger = {totals.name: totals.depth for totals in management.queue_totals(vhost)}
     for queue in queues:
-        if (queue.name in allowed or vhost in allowed) and (use := used(queue)):
+        most = msgspec.structs.replace(queue, messages=max(queue.messages, younger.get(queue.name, 0)))
+        if (queue.name in allowed or vhost in allowed) and (use := in_use(most)):
             raise ProvisionError(
                 f'The queue "{queue.name}" {use}: stop what uses it and let it run empty, or take its name out of '
                 "allow_delete."
             )
-
-
-def used(queue: QueueInfo) -> str:
-    """What speaks against deleting a queue, or nothing."""
-    if queue.state not in ("", "running"):
-        return f"is {queue.state}, so that nobody can tell what it holds"
-    parts = []
-    if queue.messages:
-        parts.append(f"holds {queue.messages} message{'s' if queue.messages > 1 else ''}")
-    if queue.consumers:
-        parts.append(f"has {queue.consumers} consumer{'s' if queue.consumers > 1 else ''}")
-    return " and ".join(parts)

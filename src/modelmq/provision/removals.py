@@ -32,7 +32,9 @@ def removals(topology: Topology, observed: Observed, allowed: Allowed) -> tuple[
 
 
 def in_use(queue: QueueInfo) -> str:
-    """What the queue holds and who reads it, or nothing at all."""
+    """What speaks against deleting the queue: what it holds and who reads it, or nothing at all."""
+    if queue.state not in ("", "running"):
+        return f"is {queue.state}, so that nobody can tell what it holds"
     parts = []
     if queue.messages:
         parts.append(f"holds {queue.messages} message{'s' if queue.messages > 1 else ''}")

@@ -85,4 +85,6 @@ def test_a_user_with_rights_elsewhere_loses_only_those_here() -> None:
 
 def test_use_in_words() -> None:
     assert in_use(QueueInfo("q", True, False)) == ""
+    assert in_use(QueueInfo("q", True, False, state="running")) == ""
+    assert in_use(QueueInfo("q", True, False, state="down")) == "is down, so that nobody can tell what it holds"
     assert in_use(QueueInfo("q", True, False, messages=3, consumers=1)) == "holds 3 messages and has 1 consumer"
