@@ -17,6 +17,7 @@ test: ## everything that must pass: formatting, lint, types, import direction, a
 	@tools/bootstrap.sh curl
 	@tools/bootstrap.sh venv dev
 	@tools/rabbitmq43.sh build || true # without it the tests that want it are skipped, and the run says so at its end
+	@tools/pulumi/engine.sh build || true # likewise
 	@exec tools/checks.sh all $(ARGS)
 
 lint: ## only what needs no RabbitMQ and no minute: formatting, lint, types, import direction

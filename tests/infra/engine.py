@@ -1,4 +1,4 @@
-"""Where Pulumi's engine is, and a copy of deploy/pulumi that it runs."""
+"""A copy of deploy/pulumi, and Pulumi's engine that runs it."""
 
 from __future__ import annotations
 
@@ -11,23 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 ROOT = Path(__file__).parents[2]
-NOT_TESTED = "engine: NOT TESTED"
 _LONGEST_S = 120
 PASSPHRASE = "a passphrase of the tests"
 _BIN = Path(sys.executable).parent
-
-
-def folder() -> Path:
-    """With the engine's programs. Skips the test that asks where there are none."""
-    asked = subprocess.run(
-        [ROOT / "tools/pulumi/engine.sh", "where"], stdout=subprocess.PIPE, text=True, timeout=_LONGEST_S, check=False
-    )
-    if asked.returncode:
-        pytest.skip(f"{NOT_TESTED} ({asked.stdout.strip()})")
-    return Path(asked.stdout.strip())
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ find_go() {
 
 require_go() {
     mkdir -p "$CACHE"
-    export CGO_ENABLED=0 GOTOOLCHAIN=local GOFLAGS="-mod=readonly -trimpath -buildvcs=false${GOFLAGS:+ $GOFLAGS}"
+    export CGO_ENABLED=0 GOTOOLCHAIN=local GOWORK=off GOFLAGS="-mod=readonly -trimpath -buildvcs=false${GOFLAGS:+ $GOFLAGS}"
     GO=$(find_go) || fail "There is no Go $(needed) or later here, and none could be installed: see $LOG."
 }
 
@@ -110,11 +110,8 @@ case "${1:-}" in
             dirname "$(command -v pulumi)"
         elif [ -d "$FOLDER" ]; then
             echo "$FOLDER"
-        elif [ -f "$WHY" ]; then
-            cat "$WHY"
-            exit 1
         else
-            echo "Pulumi's engine was not built: run tools/pulumi/engine.sh build."
+            cat "$WHY" >&2 2>/dev/null || say "Pulumi's engine was not built: run tools/pulumi/engine.sh build."
             exit 1
         fi
         ;;
