@@ -13,7 +13,7 @@ from tests.infra.engine import Program
         ("broker.admin_password", "wrong", 'the user "modelmq-admin" or its password is wrong'),
         ("broker.management_url", "http://127.0.0.1:1", "The management API at http://127.0.0.1:1 cannot be reached"),
         ("models", [{"name": "a/b"}], 'Model "a/b": the model name "a/b" must be 1 to 64 letters, digits, - and _'),
-        ("models", [{"name": "a", "queue": "b@c"}], 'Model "a": the queue "b@c" must be'),
+        ("models", [{"name": "a", "queue": "b@c"}], 'Model "a", setting queue: "b@c" must be 1 to 250 letters'),
     ],
 )
 def test_a_mistake_is_one_sentence(key: str, value: object, sentence: str, stack: Program) -> None:
