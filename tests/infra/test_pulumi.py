@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 
 from modelmq.amqp import connect, options_from_url
 from modelmq.broker.management import Management
-from modelmq.broker.management_values import PolicyInfo
+from modelmq.broker.management_values import PermissionInfo, PolicyInfo
 from modelmq.broker.node import RunningNode
 from modelmq.topology import user_name
 from tests.docs.pages import blocks
@@ -29,6 +30,7 @@ from tests.infra.steps import (
     policy,
     publish,
     take,
+    told_by_our_cli,
     updated,
 )
 
@@ -53,6 +55,22 @@ def test_nothing_comes_back_from_the_broker_in_another_form(up: Program) -> None
 
 def test_our_own_plan_finds_nothing_to_do(up: Program, vhost: str, admin: Management) -> None:
     assert drift(up, vhost, admin) == NOTHING
+
+
+def test_our_command_finds_no_drift_and_what_others_do(
+    up: Program, vhost: str, admin: Management, broker: RunningNode, tmp_path: Path
+) -> None:
+    model = {"name": "ml_service", "queue": QUEUE, "routing_key": "ml_service", "versions": ["1"]}
+    with changed(up, "models", [model]):
+        up.pulumi(*UP)
+        told = told_by_our_cli(up, broker, tmp_path / "before")
+        assert (told.status, told.output) == (0, "No drift.\n")
+        admin.put_permission(vhost, PermissionInfo(f"ml-gateway.{vhost.removeprefix('ml-')}", "", ".*", ""))
+        told = told_by_our_cli(up, broker, tmp_path / "after")
+        assert told.status == 2
+        assert "ml-gateway" in told
+        up.pulumi(*UP, "--refresh")
+    up.pulumi(*UP)
 
 
 def test_secrets_are_in_config_and_state_but_not_to_be_read(up: Program, broker: RunningNode) -> None:

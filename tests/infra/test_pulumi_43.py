@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -11,7 +12,7 @@ from modelmq.broker.node import RunningNode
 from tests.docs.pages import blocks
 from tests.infra.conftest import PAGE
 from tests.infra.engine import Program
-from tests.infra.steps import DESTROY, NOTHING, SAME, UP, drift, is_clean
+from tests.infra.steps import DESTROY, NOTHING, SAME, UP, drift, is_clean, told_by_our_cli
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +33,15 @@ def follow(stack: Program) -> Callable[[str], None]:
 
 
 def test_a_stack_from_up_to_destroy(
-    stack: Program, vhost: str, admin: Management, follow: Callable[[str], None]
+    stack: Program, vhost: str, admin: Management, broker: RunningNode, follow: Callable[[str], None], tmp_path: Path
 ) -> None:
     follow('"iris", "versions"')
     stack.pulumi(*UP)
     stack.pulumi("refresh", "--yes")
     stack.pulumi(*SAME)
     assert drift(stack, vhost, admin) == NOTHING
+    told = told_by_our_cli(stack, broker, tmp_path)
+    assert (told.status, told.output) == (0, "No drift.\n")
 
     iris = {"ml-model.iris.interactive", "ml-model.iris.bulk", "ml-dead-letter.iris"}
     assert iris <= {queue.name for queue in admin.queues(vhost)}

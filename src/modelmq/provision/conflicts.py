@@ -54,12 +54,18 @@ def _broker(topology: Topology, observed: Observed) -> Iterator[Refusal]:
 
 
 def _vhost(topology: Topology, observed: Observed, allowed: Allowed) -> Iterator[Refusal]:
-    """A virtual host is ours when an apply left its record, or when it bears our description; an empty one is free."""
+    """A virtual host is ours when it has our record, our description, or most of our exchanges; an empty one is free.
+
+    The exchanges tell one that Pulumi made: its provider writes neither record nor description.
+    """
     wanted = topology.vhost
     found = next((vhost for vhost in observed.vhosts if vhost.name == wanted.name), None)
     if found is None or allowed.adopt or observed.recorded is not None or found.description == wanted.description:
         return
-    exchanges = [each for each in observed.exchanges if each.name and not each.name.startswith("amq.")]
+    exchanges = {each.name for each in observed.exchanges if each.name and not each.name.startswith("amq.")}
+    ours = {each.name for each in topology.exchanges}
+    if len(exchanges & ours) * 2 > len(ours):
+        return
     if exchanges or observed.queues or observed.policies:
         sentence = (
             f'The virtual host "{wanted.name}" belongs to somebody else (its description is "{found.description}"): '

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import pulumi
@@ -45,7 +46,25 @@ class Engine(pulumi.runtime.Mocks):
 
 
 @pytest.fixture
-def engine() -> Engine:
+def loop(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Pulumi makes an event loop in every thread that it works in, and closes none."""
+    made = []
+
+    def new_event_loop() -> asyncio.AbstractEventLoop:
+        made.append(asyncio.get_event_loop_policy().new_event_loop())
+        return made[-1]
+
+    monkeypatch.setattr(asyncio, "new_event_loop", new_event_loop)
+    asyncio.set_event_loop(asyncio.new_event_loop())
+    yield
+    made[0].run_until_complete(made[0].shutdown_default_executor())
+    asyncio.set_event_loop(None)
+    for loop in made:
+        loop.close()
+
+
+@pytest.fixture
+def engine(loop: None) -> Engine:
     engine = Engine()
     pulumi.runtime.set_mocks(engine, project="modelmq", stack="test")
 
