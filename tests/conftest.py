@@ -1,6 +1,7 @@
 """A real RabbitMQ for the tests that need one: a private node per session, a virtual host per test.
 
-Tests marked `both_brokers` run twice, on the system's RabbitMQ and on 4.3, where that can be had.
+Tests marked `both_brokers` run twice, on the system's RabbitMQ and on 4.3, where that can be had; those marked
+`both_reply_modes` with replies that go directly, and through queues.
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import quote
 
 import pytest
 
 from modelmq.broker.node import NodeSpec, RunningNode, start
+from modelmq.messages import ReplyMode
 from tests.not_tested import not_tested, write_not_tested
 
 if TYPE_CHECKING:
@@ -81,10 +83,20 @@ class Vhost:
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if metafunc.definition.get_closest_marker("both_brokers"):
         metafunc.parametrize("node", ["system", "4.3"], indirect=True)
+    # A file marked as a whole may have tests that ask for no replies.
+    if metafunc.definition.get_closest_marker("both_reply_modes") and "reply_mode" in metafunc.fixturenames:
+        metafunc.parametrize("reply_mode", get_args(ReplyMode), indirect=True)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     write_not_tested(config)
+
+
+@pytest.fixture
+def reply_mode(request: pytest.FixtureRequest) -> ReplyMode:
+    """The installation's: the default, or each in turn where the test is marked `both_reply_modes`."""
+    mode: ReplyMode = getattr(request, "param", "direct")
+    return mode
 
 
 @pytest.fixture

@@ -1,6 +1,6 @@
 // Asks a model through RabbitMQ with amqplib and nothing of ModelMQ.
 //
-//   eval "$(modelmq env)"       # sets MODELMQ_AMQP_URL
+//   eval "$(modelmq env)"       # sets MODELMQ_AMQP_URL and MODELMQ_REPLY_MODE
 //   npm install amqplib
 //   node ask_node.mjs           # a handwritten 0 for the demo model "digits"
 //   node ask_node.mjs iris examples/models/iris/sample.json
@@ -30,6 +30,12 @@ const connection = await amqp.connect(process.env.MODELMQ_AMQP_URL);
 const channel = await connection.createConfirmChannel();
 const id = randomUUID();
 
+let replyTo = "amq.rabbitmq.reply-to";
+if (process.env.MODELMQ_REPLY_MODE === "queue") { // then replies come through ml-reply-exchange only
+  ({ queue: replyTo } = await channel.assertQueue("", { exclusive: true }));
+  await channel.bindQueue(replyTo, "ml-reply-exchange", replyTo);
+}
+
 const answer = new Promise((resolve, reject) => {
   setTimeout(() => reject(new Error("expired: no answer in time")), TIMEOUT_MS).unref();
   channel.on("return", () => reject(new Error(`not_found: there is no model ${model}`)));
@@ -42,13 +48,13 @@ const answer = new Promise((resolve, reject) => {
     else resolve(content);
   };
   channel
-    .consume("amq.rabbitmq.reply-to", onReply, { noAck: true }) // before the first publish
+    .consume(replyTo, onReply, { noAck: true }) // before the first publish
     .then(() => {
       const properties = {
         contentType: "application/json",
         correlationId: id,
         messageId: id,
-        replyTo: "amq.rabbitmq.reply-to",
+        replyTo,
         persistent: true,
         mandatory: true, // so that a model without a queue is told at once
         headers: { deadline: Date.now() + TIMEOUT_MS }, // Unix time in ms: after that nobody computes it

@@ -1,6 +1,6 @@
 """Asks a model through RabbitMQ with pika and nothing of ModelMQ.
 
-eval "$(modelmq env)"                               # sets MODELMQ_AMQP_URL
+eval "$(modelmq env)"                               # sets MODELMQ_AMQP_URL and MODELMQ_REPLY_MODE
 python ask_pika.py                                  # a handwritten 0 for the demo model "digits"
 python ask_pika.py iris examples/models/iris/sample.json
 """
@@ -47,7 +47,12 @@ def on_reply(_channel, _method, properties, reply):
         answers.append((properties, reply))
 
 
-channel.basic_consume("amq.rabbitmq.reply-to", on_reply, auto_ack=True)  # before the first publish
+if os.environ.get("MODELMQ_REPLY_MODE") == "queue":  # then replies come through ml-reply-exchange only
+    reply_to = channel.queue_declare("", exclusive=True).method.queue
+    channel.queue_bind(reply_to, "ml-reply-exchange", reply_to)
+else:
+    reply_to = "amq.rabbitmq.reply-to"
+channel.basic_consume(reply_to, on_reply, auto_ack=True)  # before the first publish
 try:
     channel.basic_publish(
         exchange="ml-model-exchange",
@@ -58,7 +63,7 @@ try:
             content_type="application/json",
             correlation_id=request_id,
             message_id=request_id,
-            reply_to="amq.rabbitmq.reply-to",
+            reply_to=reply_to,
             delivery_mode=2,
             headers={"deadline": int(deadline * 1000)},  # Unix time in ms: after that nobody computes it
         ),

@@ -6,6 +6,7 @@ Requests go to `ml-model-exchange` with routing key `<model>[.<version>][.bulk]`
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal, NamedTuple
 
 from modelmq.metadata import MODEL_NAME, VERSION
@@ -30,8 +31,25 @@ HELLO_TYPE = "hello"
 CANCEL_TYPE = "cancel"
 
 DIRECT_REPLY_TO = "amq.rabbitmq.reply-to"
-REPLY_PREFIXES = ("amq.rabbitmq.reply-to.", "amq.gen-")
-"""Addresses a worker may answer to; anything else could inject into somebody's queue."""
+GATEWAY_QUEUES = "ml-gateway."
+"""How the names of the gateways' own reply queues begin."""
+
+ReplyMode = Literal["direct", "queue"]
+"""Whether replies go to the broker's direct addresses, or to queues bound to the reply exchange by their names."""
+
+
+class ReplyPath(NamedTuple):
+    """How replies reach who asked: published to `exchange` with the address as the key."""
+
+    exchange: str
+    prefixes: tuple[str, ...]
+    """Addresses a worker may answer to; anything else could inject into somebody's queue. All end with who asked."""
+
+
+REPLY_PATHS: Mapping[ReplyMode, ReplyPath] = {
+    "direct": ReplyPath(DEFAULT_EXCHANGE, (f"{DIRECT_REPLY_TO}.", "amq.gen-")),
+    "queue": ReplyPath(REPLY_EXCHANGE, (GATEWAY_QUEUES, "amq.gen-")),
+}
 
 BODY_LIMIT_BYTES = 15_000_000
 
@@ -66,8 +84,3 @@ def parse_routing_key(key: str) -> Route | None:
     if version is not None and not VERSION.match(version):
         return None
     return Route(base, version, lane)
-
-
-def reply_address_allowed(reply_to: str, extra_prefixes: tuple[str, ...] = ()) -> bool:
-    """Whether a worker may publish to this address (see REPLY_PREFIXES)."""
-    return len(reply_to.encode()) <= 255 and reply_to.startswith(REPLY_PREFIXES + extra_prefixes)

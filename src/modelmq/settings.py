@@ -15,7 +15,7 @@ from msgspec import Meta
 
 from modelmq import settings_source
 from modelmq.errors import ConfigError
-from modelmq.messages import BODY_LIMIT_BYTES
+from modelmq.messages import BODY_LIMIT_BYTES, ReplyMode
 from modelmq.settings_source import Given, Setting
 
 # `title` is what an error message says was expected; each field adds its meaning, which docs/settings.md shows.
@@ -140,6 +140,10 @@ class TopologySettings(msgspec.Struct, frozen=True):
         Annotated[Literal["quorum", "classic"], Meta(title='"quorum" or "classic"')],
         Meta(description="Type of the models' queues; it cannot be changed once they exist."),
     ] = "quorum"
+    reply_mode: Annotated[
+        Annotated[ReplyMode, Meta(title='"direct" or "queue"')],
+        Meta(description="How replies travel, the same for all services: see [reply modes](topology.md#reply-modes)."),
+    ] = "direct"
     max_length: Annotated[_Count, Meta(description="Requests a lane holds before more are refused (429).")] = 10_000
     max_length_bytes: Annotated[_Bytes, Meta(description="The same bound in bytes.")] = 2**30
     delivery_limit: Annotated[

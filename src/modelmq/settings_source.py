@@ -18,7 +18,9 @@ from modelmq import toml_lines
 from modelmq.errors import ConfigError
 
 ENVIRONMENT_PREFIX = "MODELMQ_"
-NOT_SETTINGS = frozenset({"MODELMQ_CONFIG", "MODELMQ_READY_FD", "MODELMQ_HTTP_URL", "MODELMQ_AMQP_URL"})
+NOT_SETTINGS = frozenset(
+    {"MODELMQ_CONFIG", "MODELMQ_READY_FD", "MODELMQ_HTTP_URL", "MODELMQ_REPLY_MODE", "MODELMQ_AMQP_URL"}
+)
 """Variables with our prefix that are no settings: where the file is, the supervisor's signal, what `env` prints."""
 
 _WORDS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}

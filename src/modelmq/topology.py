@@ -17,6 +17,7 @@ from modelmq.errors import ConfigError
 from modelmq.messages import (
     CONTROL_EXCHANGE,
     DEAD_LETTER_EXCHANGE,
+    GATEWAY_QUEUES,
     LANES,
     MODEL_EXCHANGE,
     REPLY_EXCHANGE,
@@ -161,7 +162,7 @@ def build(
     routes = sorted(models, key=lambda model: model.name)
     _check(vhost, routes)
     by_role = roles(settings, routes)
-    users, permissions = _accounts(settings.environment, by_role)
+    users, permissions = _accounts(settings, by_role)
     return Topology(
         vhost=Vhost(vhost, f"ModelMQ, environment {settings.environment}"),
         users=users,
@@ -274,9 +275,11 @@ def _lane_pattern(models: Sequence[ModelRoute], lane: Lane) -> str:
 
 
 def _accounts(
-    environment: str, by_role: Mapping[str, Sequence[ModelRoute]]
+    settings: TopologySettings, by_role: Mapping[str, Sequence[ModelRoute]]
 ) -> tuple[tuple[User, ...], tuple[Permission, ...]]:
-    """The users and rights of the direct reply mode, where replies pass through the default exchange."""
+    """The users and their rights. Who is answered through the reply exchange binds a queue of its own to it."""
+    environment, queues = settings.environment, settings.reply_mode == "queue"
+    replies, hears = (REPLY_EXCHANGE, f"{_exactly(REPLY_EXCHANGE)}|") if queues else ("amq.default", "")
     gateway, client, operator = (user_name(service, environment) for service in ("gateway", "client", "operator"))
     users = [
         User(gateway, "gateway"),
@@ -285,27 +288,38 @@ def _accounts(
     ]
     letters = f"^({_escaped(EXPIRED_QUEUE)}|{_escaped(UNROUTED_QUEUE)})$|^ml-dead-letter\\."
     permissions = [
-        Permission(gateway, _NOTHING, _exactly(MODEL_EXCHANGE, CONTROL_EXCHANGE), _NOTHING),
-        Permission(client, r"^amq\.gen-", rf"{_exactly(MODEL_EXCHANGE)}|^amq\.gen-", r"^amq\.gen-"),
+        _asking(gateway, _beginning(GATEWAY_QUEUES) if queues else "", (MODEL_EXCHANGE, CONTROL_EXCHANGE), hears),
+        _asking(client, _beginning("amq.gen-"), (MODEL_EXCHANGE,), hears),
         Permission(operator, _NOTHING, _exactly(REDELIVER_EXCHANGE), letters),
     ]
     for role, models in by_role.items():
         user = user_name("worker", environment, role)
         own = rf"^ml-worker\.{role}\."
-        queues = [queue_name(model, lane) for model in models for lane in LANES]
-        read = f"{_exactly(CONTROL_EXCHANGE, *queues)}|{own}"
+        lanes = [queue_name(model, lane) for model in models for lane in LANES]
+        read = f"{_exactly(CONTROL_EXCHANGE, *lanes)}|{own}"
         if len(read) > _LONGEST_PATTERN:
             raise ConfigError(
                 f'Role "{role}" has too many models for one user\'s permissions; split it in topology.roles.'
             )
         users.append(User(user, "worker", role=role))
-        permissions.append(Permission(user, own, f"{_exactly('amq.default', DEAD_LETTER_EXCHANGE)}|{own}", read))
+        permissions.append(Permission(user, own, f"{_exactly(replies, DEAD_LETTER_EXCHANGE)}|{own}", read))
     return tuple(users), tuple(permissions)
+
+
+def _asking(user: str, own: str, asks: Sequence[str], hears: str) -> Permission:
+    """Who publishes to these exchanges, and has reply queues of its own where `own`, a pattern, is not empty."""
+    if not own:
+        return Permission(user, _NOTHING, _exactly(*asks), _NOTHING)
+    return Permission(user, own, f"{_exactly(*asks)}|{own}", f"{hears}{own}")
 
 
 def _escaped(name: str) -> str:
     """Names here hold letters, digits, `_`, `-` and `.`, of which only the last means something in a pattern."""
     return name.replace(".", r"\.")
+
+
+def _beginning(prefix: str) -> str:
+    return f"^{_escaped(prefix)}"
 
 
 def _exactly(*names: str) -> str:

@@ -20,6 +20,7 @@ QUEUES = st.text("ab.-_q", max_size=5).map("q{}".format)
 SETTINGS = st.fixed_dictionaries(
     {
         "environment": st.sampled_from(["dev", "test", "prod", "a", "gateway"]),
+        "reply_mode": st.sampled_from(["direct", "queue"]),
         "queue_type": st.sampled_from(["quorum", "classic"]),
         "max_length": st.integers(1, 10**7),
         "dead_letter_ttl_s": st.floats(0.001, 10**6),
@@ -136,7 +137,8 @@ def test_a_worker_reads_exactly_its_models(case: tuple[TopologySettings, tuple[M
         names = names_on_the_broker(topology)
         assert {name for name in names if matches(permission.read, name)} == queues | {own, "ml-control-exchange"}
         assert {name for name in names if matches(permission.configure, name)} == {own}
-        write = {own, "amq.default", "ml-dead-letter-exchange"}
+        replies = "ml-reply-exchange" if case[0].reply_mode == "queue" else "amq.default"
+        write = {own, replies, "ml-dead-letter-exchange"}
         assert {name for name in names if matches(permission.write, name)} == write
 
 

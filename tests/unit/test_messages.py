@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from modelmq.messages import LANES, Route, parse_routing_key, reply_address_allowed, routing_key
+from modelmq.messages import LANES, REPLY_PATHS, Route, parse_routing_key, routing_key
 
 bases = st.from_regex(r"[A-Za-z0-9_-]{1,64}", fullmatch=True)
 versions = st.none() | st.from_regex(r"[0-9]{1,18}", fullmatch=True)
@@ -26,18 +26,7 @@ def test_bulk_alone_is_a_model_of_that_name() -> None:
     assert parse_routing_key("bulk") == Route("bulk", None, "interactive")
 
 
-@pytest.mark.parametrize("address", ["amq.rabbitmq.reply-to.g1h2", "amq.gen-abc"])
-def test_addresses_only_their_owner_reads_are_answered(address: str) -> None:
-    assert reply_address_allowed(address)
-
-
-@pytest.mark.parametrize(
-    "address",
-    ["", "ml-model.digits.interactive", "amq.rabbitmq.reply-to", "amq.gen", "replies.me", "amq.gen-" + "x" * 255],
-)
-def test_other_addresses_are_refused(address: str) -> None:
-    assert not reply_address_allowed(address)
-
-
-def test_a_configured_prefix_is_allowed() -> None:
-    assert reply_address_allowed("replies.me", ("replies.",))
+def test_each_reply_mode_has_its_own_exchange_and_no_address_of_the_other() -> None:
+    direct, queue = REPLY_PATHS["direct"], REPLY_PATHS["queue"]
+    assert (direct.exchange, queue.exchange) == ("", "ml-reply-exchange")
+    assert set(direct.prefixes) & set(queue.prefixes) == {"amq.gen-"}

@@ -3,6 +3,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from modelmq.errors import ConfigError
@@ -121,6 +122,26 @@ def test_rights_are_no_wider_than_the_service_needs() -> None:
         r"^(amq\.default|ml-dead-letter-exchange)$|^ml-worker\.default\.",
         r"^(ml-control-exchange|ml-model\.digits\.interactive|ml-model\.digits\.bulk)$|^ml-worker\.default\.",
     )
+
+
+def test_in_queue_mode_replies_take_the_reply_exchange_and_no_other_way() -> None:
+    topology, direct = built(DIGITS, reply_mode="queue"), built(DIGITS)
+    assert rights(topology, "ml-gateway") == Permission(
+        "ml-gateway",
+        r"^ml-gateway\.",
+        r"^(ml-model-exchange|ml-control-exchange)$|^ml-gateway\.",
+        r"^(ml-reply-exchange)$|^ml-gateway\.",
+    )
+    assert rights(topology, "ml-client") == Permission(
+        "ml-client", r"^amq\.gen-", r"^(ml-model-exchange)$|^amq\.gen-", r"^(ml-reply-exchange)$|^amq\.gen-"
+    )
+    assert rights(topology, "ml-operator") == rights(direct, "ml-operator")
+    worker = rights(topology, "ml-worker-default")
+    assert worker.write == r"^(ml-reply-exchange|ml-dead-letter-exchange)$|^ml-worker\.default\."
+    assert msgspec.structs.replace(worker, write="") == msgspec.structs.replace(
+        rights(direct, "ml-worker-default"), write=""
+    )
+    assert msgspec.structs.replace(topology, permissions=direct.permissions) == direct
 
 
 def test_one_user_per_role_reads_that_roles_queues() -> None:

@@ -20,7 +20,11 @@ def run(settings: Settings) -> None:
 
 def lines(settings: Settings) -> list[str]:
     """`export NAME=value`, quoted."""
-    values = {"MODELMQ_HTTP_URL": http_url(settings), "MODELMQ_AMQP_URL": amqp_url(settings)}
+    values = {
+        "MODELMQ_HTTP_URL": http_url(settings),
+        "MODELMQ_REPLY_MODE": settings.topology.reply_mode,
+        "MODELMQ_AMQP_URL": amqp_url(settings),
+    }
     return [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
 
 

@@ -61,7 +61,7 @@ def run(settings: Settings, question: Question, environ: Mapping[str, str]) -> N
     url = question.url or environ.get(_URL_VARIABLE) or http_url(settings)
     scheme = url.partition("://")[0]
     if scheme in ("amqp", "amqps"):
-        answer = asyncio.run(over_amqp(url, question, body, settings.broker.ca_file))
+        answer = asyncio.run(over_amqp(url, question, body, settings))
     elif scheme in ("http", "https"):
         answer = over_http(url, question, body)
     else:
@@ -108,10 +108,16 @@ def over_http(url: str, question: Question, body: bytes) -> bytes:
     return response.content
 
 
-async def over_amqp(url: str, question: Question, body: bytes, ca_file: str = "") -> bytes:
+async def over_amqp(url: str, question: Question, body: bytes, settings: Settings) -> bytes:
     """Without a gateway, as any program may ask. Raises RequestError, BrokerError, ConfigError."""
     model, version = _model(question.model)
-    async with Client(url, ca_file=ca_file, timeout_s=question.timeout_s, name="modelmq-infer") as client:
+    async with Client(
+        url,
+        ca_file=settings.broker.ca_file,
+        timeout_s=question.timeout_s,
+        name="modelmq-infer",
+        reply_mode=settings.topology.reply_mode,
+    ) as client:
         return await client.infer_json(model, body, version=version or None)
 
 

@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from modelmq.amqp import connect, options_from_url
+from modelmq.client.replies import Rights
 from modelmq.client.request import Request
 from modelmq.client.requester import Requester
 from modelmq.errors import ConfigError, InvalidRequest, TooLarge
 from modelmq.events import ignore
-from modelmq.messages import BODY_LIMIT_BYTES, Lane
+from modelmq.messages import BODY_LIMIT_BYTES, REPLY_PATHS, Lane, ReplyMode
 from modelmq.protocol import Parameters, decode_response, encode_request
 
 SERVICE = "client"
@@ -39,13 +40,20 @@ class Client:
         timeout_s: float = 60.0,
         connections: int = 1,
         name: str = "modelmq-client",
+        reply_mode: ReplyMode = "direct",
     ) -> None:
-        """`timeout_s` is each request's unless it has its own; `name` is shown by RabbitMQ. Raises ConfigError."""
+        """`timeout_s` is each request's unless it has its own; `name` is shown by RabbitMQ. Raises ConfigError.
+
+        `reply_mode` is the installation's `topology.reply_mode`; with another, nothing is answered.
+        """
+        if reply_mode not in REPLY_PATHS:
+            raise ConfigError(f'reply_mode must be "direct" or "queue", not "{reply_mode}".')
         if connections < 1:
             raise ConfigError(f"connections must be 1 or more, not {connections}.")
         self._options = options_from_url(url, name=name, ca_file=ca_file)
         self._timeout_s = timeout_s
         self._connections = connections
+        self._rights = Rights(reply_mode, sends_cancels=False)
         self._requester: Requester | None = None
 
     async def __aenter__(self) -> Client:
@@ -54,7 +62,7 @@ class Client:
         connection = await connect(self._options)
         await connection.close()
         requester = Requester(
-            self._options, service=SERVICE, emit=ignore, connections=self._connections, sends_cancels=False
+            self._options, service=SERVICE, emit=ignore, connections=self._connections, rights=self._rights
         )
         await requester.start()
         self._requester = requester

@@ -1,4 +1,4 @@
-"""The way back: what comes to a shard's reply address, and whom it answers.
+"""The way back: a shard's reply address, what comes to it, and whom that answers.
 
 Beside `shard`, which sends. Knows the form of replies, single and together, and of workers' reports; not when a
 request was sent, nor over what.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import Callable
 
 import msgspec
@@ -18,9 +19,9 @@ from modelmq.bundles import BUNDLE
 from modelmq.client import request as said
 from modelmq.client.pending import Pending
 from modelmq.client.request import Request
-from modelmq.errors import BrokerError, InvalidRequest, ModelFailed, RequestError
+from modelmq.errors import BrokerError, ChannelClosed, InvalidRequest, ModelFailed, RequestError
 from modelmq.events import Emit, ReplyUnmatched
-from modelmq.messages import DIRECT_REPLY_TO, HELLO_TYPE
+from modelmq.messages import DIRECT_REPLY_TO, HELLO_TYPE, REPLY_EXCHANGE, ReplyMode
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -31,20 +32,56 @@ class Asked(msgspec.Struct, frozen=True):
     answer: asyncio.Future[bytes]
 
 
+class Rights(msgspec.Struct, frozen=True):
+    """What the user who asks may do on the broker, and so how it is answered."""
+
+    reply_mode: ReplyMode = "direct"
+    reply_queues: str = ""
+    """How the names of the reply queues begin that it may declare; empty: only the broker may name them."""
+    sends_cancels: bool = True
+    """Whether it may publish to the control exchange; who may not and does has its channel closed by the broker."""
+
+
 class Replies:
     """Ends the requests of `pending` as replies tell; `on_report` gets the workers' answers to hello."""
 
     def __init__(
-        self, pending: Pending[Asked], service: str, emit: Emit, on_report: Callable[[bytes], None] | None
+        self,
+        pending: Pending[Asked],
+        rights: Rights,
+        service: str,
+        emit: Emit,
+        on_report: Callable[[bytes], None] | None,
     ) -> None:
         self._pending = pending
+        self._rights = rights
         self._service = service
         self._emit = emit
         self._on_report = on_report
 
-    async def listen(self, channel: Channel) -> None:
-        """Take what is answered to requests of this channel. Raises BrokerError."""
-        await channel.consume(DIRECT_REPLY_TO, self._on_reply, no_ack=True)
+    async def listen(self, channel: Channel, on_lost: Callable[[], None]) -> str:
+        """Take what is answered; the address that requests of this channel must carry. Raises BrokerError.
+
+        `on_lost` is called when the broker takes the address away while the channel lives.
+        """
+        address = DIRECT_REPLY_TO if self._rights.reply_mode == "direct" else await self._declare(channel)
+        await channel.consume(address, self._on_reply, no_ack=True, on_cancelled=lambda _tag: on_lost())
+        return address
+
+    async def _declare(self, channel: Channel) -> str:
+        """A queue that lives as long as its consumer, at most as long as the connection; a policy bounds it.
+
+        A name is never used twice, as the broker may still hold that of a connection just lost; and nobody guesses it,
+        as whoever knows it may bind a queue to the same key.
+        """
+        beginning = self._rights.reply_queues
+        name = f"{beginning}{secrets.token_hex(16)}" if beginning else ""
+        try:
+            queue = await channel.declare_queue(name, exclusive=True, auto_delete=True)
+            await channel.bind_queue(queue, REPLY_EXCHANGE, queue)
+        except ChannelClosed as error:
+            raise ChannelClosed(said.unanswerable(error), reply_code=error.reply_code) from error
+        return queue
 
     def _on_reply(self, delivery: Delivery) -> None:
         try:

@@ -29,7 +29,6 @@ from modelmq.errors import (
 from modelmq.messages import (
     CANCEL_TYPE,
     DEADLINE_HEADER,
-    DIRECT_REPLY_TO,
     JSON,
     STATUS_HEADER,
     Lane,
@@ -83,7 +82,7 @@ def route(model: str, version: str | None, lane: Lane, shards: int) -> Route:
     return Route(routing_key(model, version, lane), crc32(model.encode()) % shards)
 
 
-def properties_of(request: Request, correlation_id: str, now_unix_s: float) -> Properties:
+def properties_of(request: Request, correlation_id: str, reply_to: str, now_unix_s: float) -> Properties:
     """The message's properties for a deadline that has not passed."""
     deadline_s = request.deadline_unix_s
     left_ms = int((deadline_s - now_unix_s) * 1000) + EXPIRATION_MARGIN_MS
@@ -93,7 +92,7 @@ def properties_of(request: Request, correlation_id: str, now_unix_s: float) -> P
         headers=deadline if request.headers is None else request.headers | deadline,
         delivery_mode=_PERSISTENT,
         correlation_id=correlation_id,
-        reply_to=DIRECT_REPLY_TO,
+        reply_to=reply_to,
         expiration=str(min(left_ms, _LONGEST_EXPIRATION_MS)),
         message_id=request.message_id or correlation_id,
     )
@@ -111,22 +110,22 @@ def part_of(request: Request, correlation_id: str) -> RequestPart:
     )
 
 
-def bundle_properties(parts: Sequence[RequestPart], now_unix_s: float) -> Properties:
+def bundle_properties(parts: Sequence[RequestPart], reply_to: str, now_unix_s: float) -> Properties:
     """The bundle's own: it outlives the last deadline of its parts, and is known by the first one's id."""
     left_ms = max(part.deadline_ms for part in parts) - int(now_unix_s * 1000) + EXPIRATION_MARGIN_MS
     return Properties(
         content_type=BUNDLE,
         delivery_mode=_PERSISTENT,
         correlation_id=parts[0].correlation_id,
-        reply_to=DIRECT_REPLY_TO,
+        reply_to=reply_to,
         expiration=str(min(left_ms, _LONGEST_EXPIRATION_MS)),
         message_id=parts[0].correlation_id,
     )
 
 
 def cancel_of(correlation_id: str) -> Properties:
-    """The message that withdraws a request; sent over the channel of the request, its reply address is the same."""
-    return Properties(type=CANCEL_TYPE, reply_to=DIRECT_REPLY_TO, correlation_id=correlation_id)
+    """The message that withdraws a request, but for the reply address, which is that of the request."""
+    return Properties(type=CANCEL_TYPE, correlation_id=correlation_id)
 
 
 def reply_error(properties: Properties, reply: Delivery) -> RequestError | None:
@@ -179,6 +178,14 @@ def unsendable(request: Request, error: ValueError | TypeError) -> InvalidReques
 def unavailable(reason: str) -> Unavailable:
     """Nobody can be asked now; `reason` is a sentence without its stop."""
     return Unavailable(f"{reason}; ask again later.", retry_after_s=RETRY_AFTER_S)
+
+
+def unanswerable(error: ChannelClosed) -> str:
+    """Why there can be no reply queue, and what to do."""
+    return (
+        f"No reply queue can be had, run modelmq topology apply with the same topology.reply_mode "
+        f"({error.message.rstrip('.')})."
+    )
 
 
 def refusal(error: ChannelClosed) -> str:

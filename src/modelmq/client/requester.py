@@ -12,12 +12,12 @@ from collections.abc import Callable
 
 from modelmq import control
 from modelmq.amqp import ConnectionOptions, Properties
-from modelmq.client.replies import Asked
+from modelmq.client.replies import Asked, Rights
 from modelmq.client.request import Request, route
 from modelmq.client.shard import Rules, Shard
 from modelmq.control import Hello
 from modelmq.events import Emit
-from modelmq.messages import DIRECT_REPLY_TO, HELLO_TYPE, JSON
+from modelmq.messages import HELLO_TYPE, JSON
 
 MAX_IN_FLIGHT = 20_000
 """Requests that may wait for an answer over one connection; more are refused as overloaded."""
@@ -35,12 +35,10 @@ class Requester:
         connections: int = 1,
         confirm_timeout_s: float = 1.0,
         on_report: Callable[[bytes], None] | None = None,
-        sends_cancels: bool = True,
+        rights: Rights | None = None,
     ) -> None:
-        """`on_report` gets each worker's answer to hello. A user that may not publish to the control exchange must
-        not send cancels: the broker would close the channel.
-        """
-        rules = Rules(options, service, emit, confirm_timeout_s, MAX_IN_FLIGHT, sends_cancels, on_report)
+        """`on_report` gets each worker's answer to hello; `rights` are those of the user of `options`."""
+        rules = Rules(options, service, emit, confirm_timeout_s, MAX_IN_FLIGHT, rights or Rights(), on_report)
         self._shards = [Shard(rules) for _ in range(connections)]
         self._new_future = asyncio.get_running_loop().create_future
         # Unique per start, so that a reply to an earlier life of this process matches nothing.
@@ -93,5 +91,5 @@ class Requester:
 
     def say_hello(self, gateway: str) -> bool:
         """Ask all workers what they serve; they answer to `on_report`. False when it could not be sent."""
-        properties = Properties(content_type=JSON, type=HELLO_TYPE, reply_to=DIRECT_REPLY_TO)
+        properties = Properties(content_type=JSON, type=HELLO_TYPE)
         return self._shards[0].say(properties, control.encode(Hello(gateway)))

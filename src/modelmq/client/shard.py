@@ -21,7 +21,7 @@ from modelmq import bundles
 from modelmq.amqp import Channel, Connection, ConnectionOptions, Link, Properties, Settled
 from modelmq.client import request as said
 from modelmq.client.pending import Entry, Pending
-from modelmq.client.replies import Asked, Replies
+from modelmq.client.replies import Asked, Replies, Rights
 from modelmq.errors import BrokerError, ChannelClosed, RequestError
 from modelmq.events import Emit
 from modelmq.messages import CONTROL_EXCHANGE, MODEL_EXCHANGE
@@ -42,7 +42,7 @@ class Rules(msgspec.Struct, frozen=True):
     emit: Emit
     confirm_timeout_s: float
     max_in_flight: int
-    sends_cancels: bool
+    rights: Rights
     on_report: Callable[[bytes], None] | None
 
 
@@ -52,10 +52,12 @@ class Shard:
     def __init__(self, rules: Rules) -> None:
         self._rules = rules
         self._pending: Pending[Asked] = Pending(rules.confirm_timeout_s)
-        self._replies = Replies(self._pending, rules.service, rules.emit, rules.on_report)
+        self._replies = Replies(self._pending, rules.rights, rules.service, rules.emit, rules.on_report)
         self._link = Link(rules.options, self._set_up, service=rules.service, emit=rules.emit)
         self._loop = asyncio.get_running_loop()
         self._channel: Channel | None = None
+        self._reply_to = ""
+        """The channel's reply address."""
         self._refusal: ChannelClosed | None = None
         self._reopen_s = _REOPEN_S[0]
         self._stopped = False
@@ -65,6 +67,7 @@ class Shard:
         self._timer_at = inf
         self._reopening: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
+        self._closing: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -83,7 +86,7 @@ class Shard:
         self._fail_all("This client was closed while the request waited")
         if self._timer is not None:
             self._timer.cancel()
-        tasks = [task for task in (self._reopening, self._draining) if task is not None]
+        tasks = [task for task in (self._reopening, self._draining, self._closing) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -137,6 +140,7 @@ class Shard:
 
     def say(self, properties: Properties, body: bytes) -> bool:
         """Publish to the control exchange with this channel's reply address; False when that cannot be done now."""
+        properties.reply_to = self._reply_to
         channel = self._channel
         if channel is None or channel.connection.blocked or not channel.connection.writable:
             return False
@@ -154,7 +158,7 @@ class Shard:
             self._send_when_writable(channel)
             return
         asked = entry.payload
-        properties = said.properties_of(asked.request, entry.id, time.time())
+        properties = said.properties_of(asked.request, entry.id, self._reply_to, time.time())
         try:
             channel.publish(
                 MODEL_EXCHANGE,
@@ -200,7 +204,7 @@ class Shard:
             channel.publish(
                 MODEL_EXCHANGE,
                 entries[0].payload.key,
-                said.bundle_properties(parts, time.time()),
+                said.bundle_properties(parts, self._reply_to, time.time()),
                 bundles.encode(parts),
                 mandatory=True,
                 on_settled=partial(self._on_all_settled, entries),
@@ -236,7 +240,7 @@ class Shard:
             self._draining = asyncio.create_task(wait())
 
     def _cancel(self, entry: Entry[Asked]) -> None:
-        if self._rules.sends_cancels:
+        if self._rules.rights.sends_cancels:
             self.say(said.cancel_of(entry.id), b"")
 
     # What the broker tells.
@@ -290,13 +294,17 @@ class Shard:
     async def _set_up(self, connection: Connection) -> None:
         channel = await connection.channel()
         await channel.confirm_select()
-        await self._replies.listen(channel)
+        reply_to = await self._replies.listen(channel, partial(self._close, channel))
         if self._stopped:
             return
         channel.closed.add_done_callback(partial(self._on_closed, connection, channel))
-        self._channel = channel
+        self._channel, self._reply_to = channel, reply_to
         self._refusal = None
         self._send_unsent()
+
+    def _close(self, channel: Channel) -> None:
+        """Nobody can be answered over this channel any more; its end leads to another."""
+        self._closing = asyncio.create_task(channel.close())
 
     def _on_closed(self, connection: Connection, channel: Channel, closed: asyncio.Future[BrokerError | None]) -> None:
         if self._stopped or channel is not self._channel:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 
+from modelmq.client.replies import Rights
 from modelmq.client.requester import Requester
 from modelmq.control import HELLO_INTERVAL_S, decode_report
 from modelmq.events import BrokerConnected, Emit, Event, ServiceStarted, ServiceStopping
@@ -22,6 +23,7 @@ from modelmq.gateway.admission import rules_of
 from modelmq.gateway.api import Api
 from modelmq.gateway.registry import Registry
 from modelmq.http import Handler, HttpServer, Limits
+from modelmq.messages import GATEWAY_QUEUES
 from modelmq.process.broker_access import connection_options
 from modelmq.protocol import server_metadata_json
 from modelmq.settings import Settings
@@ -46,6 +48,7 @@ class Gateway:
         self._registry = Registry(settings.gateway.worker_grace_s, self._now_s())
         self._greet = asyncio.Event()
         options = connection_options(settings, user_name(SERVICE, settings.topology.environment), self.name)
+        rights = Rights(settings.topology.reply_mode, f"{GATEWAY_QUEUES}{self.name}.")
         self._requester = Requester(
             options,
             service=SERVICE,
@@ -53,6 +56,7 @@ class Gateway:
             connections=settings.gateway.connections,
             confirm_timeout_s=settings.gateway.confirm_timeout_s,
             on_report=self._on_report,
+            rights=rights,
         )
         self._api = Api(
             asker=self._requester,

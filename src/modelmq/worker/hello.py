@@ -15,10 +15,10 @@ from modelmq import control
 from modelmq.amqp import Channel, Connection, Delivery, Properties, Settled
 from modelmq.control import GONE_AFTER_S, WorkerReport
 from modelmq.errors import BrokerError, InvalidRequest
-from modelmq.events import Emit, QueueMissing
-from modelmq.messages import CANCEL_TYPE, CONTROL_EXCHANGE, DEFAULT_EXCHANGE, HELLO_TYPE, JSON
-from modelmq.worker import reply_address
+from modelmq.events import Emit, MessageRefused, QueueMissing
+from modelmq.messages import CANCEL_TYPE, CONTROL_EXCHANGE, HELLO_TYPE, JSON
 from modelmq.worker.proving import ProvingPublisher
+from modelmq.worker.reply_address import ReplyRules
 from modelmq.worker.standing import keep
 
 _MOST_GATEWAYS = 256
@@ -29,17 +29,26 @@ class Control:
     """The control queue over the life of many connections."""
 
     def __init__(
-        self, queue: str, report: Callable[[], WorkerReport], cancel: Cancel, proving: ProvingPublisher, emit: Emit
+        self,
+        queue: str,
+        report: Callable[[], WorkerReport],
+        cancel: Cancel,
+        proving: ProvingPublisher,
+        replies: ReplyRules,
+        emit: Emit,
     ) -> None:
         self._queue = queue
         self._report = report
         self._cancel = cancel
         self._proving = proving
+        self._replies = replies
         self._emit = emit
         self._channel: Channel | None = None
         self._gateways: dict[str, float] = {}
         self._connections = 0
         self._pushing = False
+        self._refused = False
+        """Whether it was told that a gateway cannot be answered; once for each connection."""
 
     async def run(self, connection: Connection, stopping: asyncio.Event) -> None:
         """Listen while this connection lives."""
@@ -54,6 +63,7 @@ class Control:
             await channel.consume(queue, self._on_delivery, no_ack=True, on_cancelled=lambda _: ended.set())
             channel.closed.add_done_callback(lambda _: ended.set())
             self._channel = channel
+            self._refused = False
             await ended.wait()
             await channel.close()
 
@@ -88,12 +98,22 @@ class Control:
                 self._cancel(properties.reply_to, properties.correlation_id)
 
     def _answer(self, properties: Properties) -> None:
-        address = reply_address.checked(properties.reply_to)
+        try:
+            address = self._replies.checked(properties.reply_to)
+        except InvalidRequest as error:
+            self._refuse(error)
+            return
         if not address:
             return
         if address in self._gateways or len(self._gateways) < _MOST_GATEWAYS:
             self._gateways[address] = time.monotonic()
         self._publish(address, properties.correlation_id, control.encode(self._report()))
+
+    def _refuse(self, error: InvalidRequest) -> None:
+        """Such a gateway sees no models, and cannot be told why: most likely its topology.reply_mode is another."""
+        if not self._refused:
+            self._refused = True
+            self._emit(MessageRefused("", "", error.code, f"A gateway's hello is not answered: {error.message}"))
 
     def _publish(self, address: str, correlation_id: str | None, body: bytes) -> None:
         if self._channel is None:
@@ -103,7 +123,7 @@ class Control:
             self._proving.publish(address, properties, body, lambda settled: self._after_first(address, settled))
             return
         with contextlib.suppress(BrokerError):
-            self._channel.publish(DEFAULT_EXCHANGE, address, properties, body)
+            self._channel.publish(self._replies.exchange, address, properties, body)
 
     def _after_first(self, address: str, settled: Settled) -> None:
         if settled is Settled.RETURNED:

@@ -18,10 +18,10 @@ from modelmq.errors import BrokerError, Expired, InvalidRequest, ModelFailed, Re
 from modelmq.messages import DEADLINE_HEADER, JSON, Lane, parse_routing_key
 from modelmq.metadata import Signature
 from modelmq.protocol import decode_request, rows_of
-from modelmq.worker import reply_address
 from modelmq.worker.item import Message, Origin, WorkItem
 from modelmq.worker.joining import batch_key
 from modelmq.worker.outcome import Answer, refusal
+from modelmq.worker.reply_address import ReplyRules
 
 HELD_ALONE_FROM = 5
 """Deliveries by the broker's own count after which a message is computed alone."""
@@ -46,7 +46,7 @@ class Rules(msgspec.Struct, frozen=True):
     """The limits of one worker."""
 
     max_body_bytes: int
-    reply_prefixes: tuple[str, ...] = ()
+    replies: ReplyRules
 
 
 class Clock(NamedTuple):
@@ -83,7 +83,7 @@ def admit(
     reply_to = ""
     try:
         properties = _readable(delivery)
-        reply_to = reply_address.checked(properties.reply_to, rules.reply_prefixes)
+        reply_to = rules.replies.checked(properties.reply_to)
         target = resolve(_version(delivery.routing_key))
         headers = properties.headers or {}
         deadline_s = _deadline(headers, properties.expiration, target.timeout_s, now)

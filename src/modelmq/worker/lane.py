@@ -15,13 +15,14 @@ from modelmq import bundles
 from modelmq.amqp import AckTracker, Channel, Delivery, Properties, Settled
 from modelmq.bundles import BUNDLE, LARGEST_PART_BYTES, ReplyPart
 from modelmq.errors import BrokerError
-from modelmq.messages import DEFAULT_EXCHANGE, JSON, STATUS_HEADER, Lane
-from modelmq.worker import dead_letter, reply_address
+from modelmq.messages import JSON, STATUS_HEADER, Lane
+from modelmq.worker import dead_letter
 from modelmq.worker.confirmed import ConfirmedPublisher
 from modelmq.worker.item import Message
 from modelmq.worker.outcome import VERDICTS, Answer
 from modelmq.worker.parts import Part, messages_of
 from modelmq.worker.proving import ProvingPublisher
+from modelmq.worker.reply_address import ReplyRules
 
 REQUEUE_DELAY_S = 1.0
 """Pause before a message goes back whose dead letter or reply the broker did not take."""
@@ -45,6 +46,7 @@ class LaneChannel:
         channel: Channel,
         confirmed: ConfirmedPublisher,
         proving: ProvingPublisher,
+        replies: ReplyRules,
         accept: Callable[[Sequence[Message], LaneChannel], None],
     ) -> None:
         self.lane: Lane = lane
@@ -55,6 +57,7 @@ class LaneChannel:
         self._channel = channel
         self._confirmed = confirmed
         self._proving = proving
+        self._replies = replies
         self._accept = accept
         self._tracker = AckTracker()
         self._unsettled: dict[int, int] = {}
@@ -180,17 +183,16 @@ class LaneChannel:
 
     def _reply(self, reply: _Reply) -> None:
         to, properties, body, _ = reply
-        if reply_address.may_be_durable(to):
+        exchange = self._replies.exchange
+        if self._replies.may_be_durable(to):
             properties.delivery_mode = 2
-            self._confirmed.publish(
-                DEFAULT_EXCHANGE, to, properties, body, lambda settled: self._after_reply(reply, settled)
-            )
+            self._confirmed.publish(exchange, to, properties, body, lambda settled: self._after_reply(reply, settled))
             return
         if not self._proving.proven(to):
             self._proving.publish(to, properties, body, lambda settled: self._after_reply(reply, settled))
             return
         try:
-            self._channel.publish(DEFAULT_EXCHANGE, to, properties, body)
+            self._channel.publish(exchange, to, properties, body)
         except BrokerError:
             self._lost()
             return

@@ -1,7 +1,8 @@
 """Sends the first reply to each broker node over a spare connection, because a forged address would cost the main one.
 
 RabbitMQ ends the connection that replies to a direct address of a node it does not know, and with it everything that
-is held and computed there. Only what was confirmed once goes the short way, through the lanes. Knows no models.
+is held and computed there. Only what was confirmed once goes the short way, through the lanes. Where replies go to
+queues there are no direct addresses, and nothing is to be proved. Knows no models.
 """
 
 from __future__ import annotations
@@ -14,7 +15,6 @@ from typing import NamedTuple
 from modelmq.amqp import Channel, Connection, ConnectionOptions, Properties, Settled, connect
 from modelmq.errors import BrokerError, ConfigError
 from modelmq.events import Emit, MessageRefused
-from modelmq.messages import DEFAULT_EXCHANGE
 from modelmq.worker import reply_address
 
 Then = Callable[[Settled], None]
@@ -34,8 +34,9 @@ class _Reply(NamedTuple):
 class ProvingPublisher:
     """One spare connection, made when it is first needed. `run` works until cancelled."""
 
-    def __init__(self, options: ConnectionOptions, emit: Emit) -> None:
+    def __init__(self, options: ConnectionOptions, exchange: str, emit: Emit) -> None:
         self._options = options
+        self._exchange = exchange
         self._emit = emit
         self._known: OrderedDict[str, None] = OrderedDict()
         self._waiting: asyncio.Queue[_Reply] = asyncio.Queue()  # bounded by what the lanes may hold
@@ -65,9 +66,7 @@ class ProvingPublisher:
         settled: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()
         try:
             channel = await self._open()
-            channel.publish(
-                DEFAULT_EXCHANGE, reply.address, reply.properties, reply.body, on_settled=settled.set_result
-            )
+            channel.publish(self._exchange, reply.address, reply.properties, reply.body, on_settled=settled.set_result)
         except (BrokerError, ConfigError):
             return Settled.LOST
         verdict = await settled

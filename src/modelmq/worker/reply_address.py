@@ -8,29 +8,56 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from collections.abc import Mapping
 from functools import lru_cache
 
+import msgspec
+
 from modelmq.errors import InvalidRequest
-from modelmq.messages import DIRECT_REPLY_TO, REPLY_PREFIXES, reply_address_allowed
+from modelmq.messages import DIRECT_REPLY_TO, REPLY_EXCHANGE, REPLY_PATHS, ReplyMode
 
 _LARGEST_ID, _LARGEST_SERIAL = 2**15 - 1, 2**13 - 1
 """Beyond these some versions of Erlang refuse to read a process."""
 _DIRECT_ADDRESS = re.compile(re.escape(DIRECT_REPLY_TO) + r"\.[A-Za-z0-9+/=_-]+\.[A-Za-z0-9+/=_-]+\Z")
 
 
-def checked(reply_to: str | None, prefixes: tuple[str, ...] = ()) -> str:
-    """The address; empty when nobody is to be answered. Raises InvalidRequest for one that may not be answered."""
-    if not reply_to:
-        return ""
-    if not reply_address_allowed(reply_to, prefixes):
-        raise InvalidRequest(
-            "The reply_to names a queue that workers may not answer to; use direct reply-to, a server-named queue, "
-            "or a prefix listed in worker.reply_prefixes."
-        )
-    if reply_to.startswith(DIRECT_REPLY_TO) and not _DIRECT_ADDRESS.match(reply_to):
-        # RabbitMQ 3.10 closes the connection of whoever publishes to a forged direct address.
-        raise InvalidRequest("The reply_to is not a direct reply-to address that RabbitMQ made.")
-    return reply_to
+_LONGEST = 255
+_ADVICE: Mapping[ReplyMode, str] = {
+    "direct": "use direct reply-to, a server-named queue, or a prefix listed in worker.reply_prefixes",
+    "queue": f"here topology.reply_mode is queue: use a server-named queue bound to {REPLY_EXCHANGE} by its name, "
+    "or a prefix listed in worker.reply_prefixes",
+}
+
+
+class ReplyRules(msgspec.Struct, frozen=True):
+    """Which addresses are answered, and how: published to `exchange` with the address as the key."""
+
+    mode: ReplyMode
+    exchange: str
+    passing: tuple[str, ...]
+    """Prefixes of addresses that end with who asked, and so keep nothing."""
+    honoured: tuple[str, ...]
+
+    def checked(self, reply_to: str | None) -> str:
+        """The address; empty when nobody is to be answered. Raises InvalidRequest for one that may not be answered."""
+        if not reply_to:
+            return ""
+        if not reply_to.startswith(self.honoured) or len(reply_to.encode()) > _LONGEST:
+            raise InvalidRequest(f"The reply_to names a queue that workers may not answer to; {_ADVICE[self.mode]}.")
+        if reply_to.startswith(DIRECT_REPLY_TO) and not _DIRECT_ADDRESS.match(reply_to):
+            # RabbitMQ 3.10 closes the connection of whoever publishes to a forged direct address.
+            raise InvalidRequest("The reply_to is not a direct reply-to address that RabbitMQ made.")
+        return reply_to
+
+    def may_be_durable(self, reply_to: str) -> bool:
+        """A queue of the caller's own naming may keep its messages; other reply addresses never do."""
+        return not reply_to.startswith(self.passing)
+
+
+def rules_of(mode: ReplyMode, extra_prefixes: tuple[str, ...] = ()) -> ReplyRules:
+    """Those of an installation; `extra_prefixes` are honoured beside the mode's own."""
+    path = REPLY_PATHS[mode]
+    return ReplyRules(mode, path.exchange, path.prefixes, path.prefixes + extra_prefixes)
 
 
 @lru_cache(maxsize=4096)
@@ -62,8 +89,3 @@ def _node(process: str) -> str:
     if len(numbers) != 12 or number > _LARGEST_ID or serial > _LARGEST_SERIAL:
         return ""
     return name.decode("latin-1")
-
-
-def may_be_durable(reply_to: str) -> bool:
-    """A queue of the caller's own naming may keep its messages; the broker's own reply addresses never do."""
-    return not reply_to.startswith(REPLY_PREFIXES)

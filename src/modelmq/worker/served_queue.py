@@ -25,6 +25,7 @@ from modelmq.worker.item import Message, WorkItem
 from modelmq.worker.lane import LaneChannel
 from modelmq.worker.outcome import CANCELLED, refusal
 from modelmq.worker.proving import ProvingPublisher
+from modelmq.worker.reply_address import ReplyRules
 from modelmq.worker.served_version import ServedVersion
 from modelmq.worker.standing import keep
 
@@ -40,6 +41,7 @@ class Surroundings(NamedTuple):
     emit: Emit
     confirmed: ConfirmedPublisher
     proving: ProvingPublisher
+    replies: ReplyRules
     changed: Callable[[], None]
     """Called when the state of any version changed."""
 
@@ -59,7 +61,7 @@ class ServedQueue:
         """Lane queues that the broker did not let us consume at the last try."""
         self._newest_first = tuple(reversed(self.versions.values()))
         self._around = around
-        self._rules = Rules(around.settings.max_body_bytes, around.settings.reply_prefixes)
+        self._rules = Rules(around.settings.max_body_bytes, around.replies)
         self._connection: Connection | None = None
         self._stopping: asyncio.Event | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -153,7 +155,9 @@ class ServedQueue:
 
         async def attempt() -> None:
             around = self._around
-            channel = LaneChannel(lane, await connection.channel(), around.confirmed, around.proving, self._accept)
+            channel = LaneChannel(
+                lane, await connection.channel(), around.confirmed, around.proving, around.replies, self._accept
+            )
             await channel.consume(queue, self.prefetch)
             self.missing.discard(queue)
             self._around.changed()

@@ -27,6 +27,7 @@ from modelmq.topology import DEFAULT_ROLE, control_queue, user_name
 from modelmq.worker.confirmed import ConfirmedPublisher
 from modelmq.worker.hello import Control
 from modelmq.worker.proving import ProvingPublisher
+from modelmq.worker.reply_address import rules_of
 from modelmq.worker.served_queue import ServedQueue, Surroundings
 
 SERVICE = "worker"
@@ -45,16 +46,17 @@ class Worker:
         user = user_name(SERVICE, settings.topology.environment, settings.worker.role)
         self._options = connection_options(settings, user, self.name)
         self._confirmed = ConfirmedPublisher()
-        self._proving = ProvingPublisher(self._options, emit)
+        replies = rules_of(settings.topology.reply_mode, settings.worker.reply_prefixes)
+        self._proving = ProvingPublisher(self._options, replies.exchange, emit)
         self._changed = asyncio.Event()
         self._draining = False
         self._stopping = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self.connection: Connection | None = None
-        around = Surroundings(settings.worker, emit, self._confirmed, self._proving, self._on_change)
+        around = Surroundings(settings.worker, emit, self._confirmed, self._proving, replies, self._on_change)
         self.queues = [ServedQueue(versions, around) for versions in _by_model(self._sources())]
         queue = control_queue(settings.worker.role, self.name)
-        self._control = Control(queue, self._report, self._cancel, self._proving, emit)
+        self._control = Control(queue, self._report, self._cancel, self._proving, replies, emit)
 
     def status(self) -> tuple[bool, str]:
         """Whether the worker serves what it can, and what is wrong in any case."""

@@ -12,9 +12,10 @@ import pytest
 
 from modelmq.amqp import Channel, Connection, Delivery, Properties, connect
 from modelmq.client import Request, Requester
+from modelmq.client.replies import Rights
 from modelmq.errors import ModelMQError
 from modelmq.events import BrokerConnected, Event
-from modelmq.messages import CONTROL_EXCHANGE, MODEL_EXCHANGE, routing_key
+from modelmq.messages import CONTROL_EXCHANGE, MODEL_EXCHANGE, REPLY_EXCHANGE, REPLY_PATHS, ReplyMode, routing_key
 
 PATIENCE_S = 30.0
 MODEL = "echo"
@@ -46,18 +47,26 @@ class Signal:
 class Broker:
     """The test's own connection: what a provisioner, an operator and a worker would do."""
 
-    def __init__(self, connection: Connection, channel: Channel) -> None:
+    def __init__(self, connection: Connection, channel: Channel, reply_mode: ReplyMode) -> None:
         self.connection = connection
         self.channel = channel
+        self.reply_exchange = REPLY_PATHS[reply_mode].exchange
         self.requests = Signal()
         self.control = Signal()
         self.answering = True
         self.respond: Callable[[Delivery], bytes] = lambda delivery: delivery.body
 
     async def provision(
-        self, *, arguments: dict[str, Any] | None = None, queue_type: str = "classic", control: bool = True
+        self,
+        *,
+        arguments: dict[str, Any] | None = None,
+        queue_type: str = "classic",
+        control: bool = True,
+        replies: bool = True,
     ) -> None:
         await self.channel.declare_exchange(MODEL_EXCHANGE, "direct", durable=True)
+        if replies:
+            await self.channel.declare_exchange(REPLY_EXCHANGE, "direct", durable=True)
         if control:
             await self.channel.declare_exchange(CONTROL_EXCHANGE, "fanout", durable=True)
         kind = {"x-queue-type": queue_type}
@@ -80,7 +89,7 @@ class Broker:
     def answer(self, delivery: Delivery, body: bytes, **properties: Any) -> None:
         asked = delivery.properties
         fields = {"correlation_id": asked.correlation_id, **properties}
-        self.channel.publish("", asked.reply_to or "", Properties(**fields), body)
+        self.channel.publish(self.reply_exchange, asked.reply_to or "", Properties(**fields), body)
 
     async def watch_control(self) -> None:
         queue = await self.channel.declare_queue(exclusive=True)
@@ -89,9 +98,9 @@ class Broker:
 
 
 @pytest.fixture
-async def broker(vhost: Any) -> AsyncIterator[Broker]:
+async def broker(vhost: Any, reply_mode: ReplyMode) -> AsyncIterator[Broker]:
     connection = await connect(vhost.options(name="test-broker"))
-    yield Broker(connection, await connection.channel())
+    yield Broker(connection, await connection.channel(), reply_mode)
     await connection.close()
 
 
@@ -117,7 +126,7 @@ class Asker:
 
 
 @pytest.fixture
-async def asking(vhost: Any) -> AsyncIterator[Callable[..., Awaitable[Asker]]]:
+async def asking(vhost: Any, reply_mode: ReplyMode) -> AsyncIterator[Callable[..., Awaitable[Asker]]]:
     made: list[Requester] = []
 
     async def start(*, wait: bool = True, options: Any = None, **fields: Any) -> Asker:
@@ -127,7 +136,7 @@ async def asking(vhost: Any) -> AsyncIterator[Callable[..., Awaitable[Asker]]]:
             service="test",
             emit=events.add,
             on_report=reports.add,
-            **fields,
+            **{"rights": Rights(reply_mode, "ml-gateway.test."), **fields},
         )
         made.append(requester)
         await requester.start()

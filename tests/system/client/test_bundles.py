@@ -26,8 +26,9 @@ def answer(broker: Any, delivery: Delivery, replies: list[ReplyPart]) -> None:
     broker.answer(delivery, bundles.encode(replies), content_type=BUNDLE, correlation_id=None)
 
 
+@pytest.mark.both_reply_modes
 async def test_requests_of_one_turn_share_a_message_and_each_gets_its_own_answer(
-    broker: Any, asking: Any, results_of: Any
+    broker: Any, asking: Any, results_of: Any, reply_mode: str
 ) -> None:
     await broker.provision(queue_type="quorum")
     await broker.echo(answering=False)
@@ -39,7 +40,8 @@ async def test_requests_of_one_turn_share_a_message_and_each_gets_its_own_answer
     assert [part.body for part in parts] == [b"%d" % number for number in range(5)]
     assert len({part.correlation_id for part in parts}) == 5
     assert all(part.headers == {"traceparent": "00-ab"} for part in parts)
-    assert first.properties.reply_to.startswith("amq.rabbitmq.reply-to.")
+    begins = {"direct": "amq.rabbitmq.reply-to.", "queue": "ml-gateway.test."}
+    assert first.properties.reply_to.startswith(begins[reply_mode])
     assert first.properties.delivery_mode == 2
     assert 14_000 <= int(first.properties.expiration) <= 15_001
     # Answers come together in any order, an error among them; or singly.
@@ -79,6 +81,7 @@ async def test_what_is_large_or_odd_or_of_another_key_travels_alone(broker: Any,
     assert all(delivery.properties.content_type == "application/json" for delivery in broker.requests.items)
 
 
+@pytest.mark.both_reply_modes
 async def test_a_withdrawn_request_is_left_out_and_a_sent_one_is_cancelled_alone(
     broker: Any, asking: Any, results_of: Any
 ) -> None:
@@ -113,6 +116,7 @@ async def test_a_key_without_a_queue_and_a_full_queue_are_told_to_each(
     assert [type(result) for result in await results_of(waiting)] == [Unavailable] * 2
 
 
+@pytest.mark.both_reply_modes
 async def test_after_a_lost_connection_the_parts_are_sent_again_with_their_ids(
     broker: Any, asking: Any, cut: Any, vhost: Any, results_of: Any
 ) -> None:

@@ -21,6 +21,7 @@ from modelmq import errors
 from modelmq.amqp import Delivery
 from modelmq.cli import infer
 from modelmq.cli.infer import Question
+from modelmq.messages import ReplyMode
 from modelmq.metadata import Signature
 from modelmq.protocol import decode_request, encode_error, encode_response
 from modelmq.settings import TopologySettings, load
@@ -48,11 +49,11 @@ async def worker(broker: Any) -> Any:
 
 
 @pytest.fixture
-def url_of(vhost: Any, _admin: Any) -> Iterator[Callable[..., str]]:
+def url_of(vhost: Any, _admin: Any, reply_mode: ReplyMode) -> Iterator[Callable[..., str]]:
     """URLs of a user with exactly the rights that the topology gives to plain clients."""
     (rights,) = (
         permission
-        for permission in build(TopologySettings(), vhost.name, ()).permissions
+        for permission in build(TopologySettings(reply_mode=reply_mode), vhost.name, ()).permissions
         if permission.user == user_name("client", "dev")
     )
     user, password = f"{vhost.name}-client", "pass/word"
@@ -77,8 +78,9 @@ def closed_port() -> Iterator[int]:
         yield held.getsockname()[1]
 
 
-async def test_arrays_go_and_come(worker: Any, url_of: Any) -> None:
-    async with modelmq.Client(url_of()) as client:
+@pytest.mark.both_reply_modes
+async def test_arrays_go_and_come(worker: Any, url_of: Any, reply_mode: ReplyMode) -> None:
+    async with modelmq.Client(url_of(), reply_mode=reply_mode) as client:
         given = {"x": np.array([[1.5, 2.0], [3.0, 4.0]], np.float32), "n": [1, 2], "s": np.array(["é", "b"])}
         outputs = await client.infer("echo", given)
         assert outputs["x"].dtype == np.float32
@@ -89,15 +91,17 @@ async def test_arrays_go_and_come(worker: Any, url_of: Any) -> None:
     assert [each.routing_key for each in worker.requests.items] == ["echo", "echo.1"]
 
 
-async def test_many_at_a_time_over_several_connections(worker: Any, url_of: Any) -> None:
-    async with modelmq.Client(url_of(), connections=3) as client:
+@pytest.mark.both_reply_modes
+async def test_many_at_a_time_over_several_connections(worker: Any, url_of: Any, reply_mode: ReplyMode) -> None:
+    async with modelmq.Client(url_of(), connections=3, reply_mode=reply_mode) as client:
         answers = await asyncio.gather(*(client.infer("echo", {"x": [number]}) for number in range(500)))
     assert [int(each["x"][0]) for each in answers] == [2 * number for number in range(500)]
 
 
-async def test_a_timeout_does_not_harm_the_connection(worker: Any, url_of: Any) -> None:
+@pytest.mark.both_reply_modes
+async def test_a_timeout_does_not_harm_the_connection(worker: Any, url_of: Any, reply_mode: ReplyMode) -> None:
     """This user may not publish cancels: the broker would close the channel for it."""
-    async with modelmq.Client(url_of(), timeout_s=0.1) as client:
+    async with modelmq.Client(url_of(), timeout_s=0.1, reply_mode=reply_mode) as client:
         worker.answering = False
         with pytest.raises(errors.Expired):
             await client.infer("echo", {"x": [1]})
@@ -127,6 +131,8 @@ async def test_a_client_that_is_not_open_says_so() -> None:
         await modelmq.Client("amqp://a:b@127.0.0.1").infer("echo", {"x": [1]})
     with pytest.raises(errors.ConfigError, match="amqp://"):
         modelmq.Client("http://127.0.0.1")
+    with pytest.raises(errors.ConfigError, match='reply_mode must be "direct" or "queue", not "both"'):
+        modelmq.Client("amqp://127.0.0.1", reply_mode="both")  # type: ignore[arg-type]
     with pytest.raises(errors.ConfigError, match="connections"):
         modelmq.Client("amqp://127.0.0.1", connections=0)
 
@@ -155,10 +161,11 @@ async def test_tls_is_verified(worker: Any, url_of: Any, vhost: Any) -> None:
             pass
 
 
+@pytest.mark.both_reply_modes
 async def test_the_command_asks_over_amqp(
-    worker: Any, url_of: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    worker: Any, url_of: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], reply_mode: ReplyMode
 ) -> None:
-    settings = load("", "f", {}, {"models_dir": str(tmp_path)})
+    settings = load("", "f", {}, {"models_dir": str(tmp_path), "topology.reply_mode": reply_mode})
     body = '{"id": "7", "inputs": [{"name": "x", "datatype": "INT64", "shape": [1], "data": [4]}]}'
     await asyncio.to_thread(infer.run, settings, Question("echo/1", body, url_of(), 10.0), {})
     answer = json.loads(capsys.readouterr().out)
@@ -171,24 +178,25 @@ async def test_the_command_asks_over_amqp(
         await asyncio.to_thread(infer.run, settings, Question("echo", body, url_of(), 0.2), {})
 
 
-async def run_pika(url: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {"PATH": os.environ["PATH"], "MODELMQ_AMQP_URL": url}
+async def run_pika(url: str, *arguments: str, reply_mode: str = "direct") -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": os.environ["PATH"], "MODELMQ_AMQP_URL": url, "MODELMQ_REPLY_MODE": reply_mode}
     command = [sys.executable, str(PIKA), *arguments]
     return await asyncio.to_thread(
         subprocess.run, command, env=environment, capture_output=True, text=True, timeout=60, check=False
     )
 
 
+@pytest.mark.both_reply_modes
 @pytest.mark.both_brokers
-async def test_pika_alone_asks_and_is_answered(worker: Any, url_of: Any, tmp_path: Path) -> None:
+async def test_pika_alone_asks_and_is_answered(worker: Any, url_of: Any, tmp_path: Path, reply_mode: ReplyMode) -> None:
     await worker.channel.bind_queue("ml-model.echo.interactive", "ml-model-exchange", "digits")
-    asked = await run_pika(url_of())
+    asked = await run_pika(url_of(), reply_mode=reply_mode)
     assert (asked.returncode, asked.stderr) == (0, "")
     assert asked.stdout.startswith("x: [0.0, 0.0, 4.0, 28.0")
     assert worker.requests.items[0].properties.headers["deadline"] > 0
     question = tmp_path / "q.json"
     question.write_text('{"inputs": [{"name": "y", "datatype": "INT64", "shape": [1], "data": [4]}]}')
-    assert (await run_pika(url_of(), "echo", str(question))).stdout == "y: [8]\n"
+    assert (await run_pika(url_of(), "echo", str(question), reply_mode=reply_mode)).stdout == "y: [8]\n"
 
 
 async def test_pika_is_told_errors(worker: Any, url_of: Any) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from modelmq import control
 from modelmq.amqp import Delivery, Properties
+from modelmq.client.replies import Rights
 from modelmq.control import WorkerReport
 from modelmq.errors import (
     Expired,
@@ -27,8 +28,11 @@ from modelmq.protocol import encode_error
 pytestmark = pytest.mark.broker
 
 
+@pytest.mark.both_reply_modes
 @pytest.mark.both_brokers
-async def test_a_question_is_answered_and_is_the_message_of_the_contract(broker: Any, asking: Any) -> None:
+async def test_a_question_is_answered_and_is_the_message_of_the_contract(
+    broker: Any, asking: Any, reply_mode: str
+) -> None:
     await broker.provision(queue_type="quorum")
     await broker.echo()
     asker = await asking()
@@ -38,7 +42,7 @@ async def test_a_question_is_answered_and_is_the_message_of_the_contract(broker:
     assert properties.content_type == "application/json"
     assert properties.delivery_mode == 2
     assert properties.message_id == properties.correlation_id
-    assert properties.reply_to.startswith("amq.rabbitmq.reply-to.")
+    assert properties.reply_to.startswith({"direct": "amq.rabbitmq.reply-to.", "queue": "ml-gateway.test."}[reply_mode])
     assert properties.headers["traceparent"] == "00-ab"
     assert before + 10 <= properties.headers["deadline"] / 1000 + 0.001 <= time.time() + 10.001
     assert 14_000 <= int(properties.expiration) <= 15_000
@@ -114,6 +118,7 @@ async def test_a_full_queue_is_overloaded_at_once(broker: Any, asking: Any, resu
     assert all(isinstance(result, Overloaded | Expired) for result in results)
 
 
+@pytest.mark.both_reply_modes
 async def test_the_deadline_ends_it_and_withdraws_it(broker: Any, asking: Any) -> None:
     await broker.provision()
     await broker.watch_control()
@@ -164,7 +169,7 @@ async def test_without_the_right_to_cancel_none_is_sent(broker: Any, asking: Any
     await broker.provision()
     await broker.watch_control()
     await broker.echo(answering=False)
-    asker = await asking(sends_cancels=False)
+    asker = await asking(rights=Rights(sends_cancels=False))
     with pytest.raises(Expired):
         await asker.ask(timeout_s=0.05)
     assert asker.requester.say_hello("the next control message")
@@ -172,6 +177,7 @@ async def test_without_the_right_to_cancel_none_is_sent(broker: Any, asking: Any
     assert message.properties.type == "hello"
 
 
+@pytest.mark.both_reply_modes
 @pytest.mark.both_brokers
 async def test_a_second_reply_is_told_and_dropped(broker: Any, asking: Any) -> None:
     await broker.provision()
@@ -188,6 +194,7 @@ async def test_a_second_reply_is_told_and_dropped(broker: Any, asking: Any) -> N
     assert ids == [asked.properties.correlation_id, ""]
 
 
+@pytest.mark.both_reply_modes
 async def test_workers_answer_hello(broker: Any, asking: Any) -> None:
     await broker.provision()
     await broker.watch_control()
@@ -264,6 +271,7 @@ async def test_a_reply_right_behind_the_cancellation_harms_nobody(broker: Any, a
     assert asker.requester.in_flight == 0
 
 
+@pytest.mark.both_reply_modes
 async def test_a_status_that_is_no_word_is_a_failure(broker: Any, asking: Any) -> None:
     await broker.provision()
     await broker.echo(answering=False)
@@ -271,7 +279,7 @@ async def test_a_status_that_is_no_word_is_a_failure(broker: Any, asking: Any) -
     (task,) = asker.start(1)
     (asked,) = await broker.requests.count(1)
     properties = Properties(correlation_id=asked.properties.correlation_id, headers={"status": 7})
-    broker.channel.publish("", asked.properties.reply_to, properties, b"\xff\x00")
+    broker.channel.publish(broker.reply_exchange, asked.properties.reply_to, properties, b"\xff\x00")
     with pytest.raises(ModelFailed):
         await task
 

@@ -31,6 +31,7 @@ def through(vhost: Any, port: int, **changes: Any) -> ConnectionOptions:
     return msgspec.structs.replace(vhost.options("test-asker"), endpoints=(Endpoint("127.0.0.1", port),), **changes)
 
 
+@pytest.mark.both_reply_modes
 async def test_a_connection_cut_with_200_in_flight_loses_none(
     broker: Any, asking: Any, cut: Any, vhost: Any, results_of: Any
 ) -> None:
@@ -51,6 +52,7 @@ async def test_a_connection_cut_with_200_in_flight_loses_none(
     assert asker.of(ReplyUnmatched) == []
 
 
+@pytest.mark.both_reply_modes
 async def test_under_load_every_request_is_answered_across_cuts(broker: Any, asking: Any, cut: Any, vhost: Any) -> None:
     await broker.provision()
     await broker.echo()
@@ -70,6 +72,7 @@ async def test_under_load_every_request_is_answered_across_cuts(broker: Any, ask
     assert len(asker.of(BrokerDisconnected)) >= 3
 
 
+@pytest.mark.both_reply_modes
 async def test_what_must_not_run_twice_ends_with_its_connection(
     broker: Any, asking: Any, cut: Any, vhost: Any, results_of: Any
 ) -> None:
@@ -161,6 +164,7 @@ async def test_a_missing_exchange_is_told_with_its_remedy_and_found_later(broker
     assert asker.requester.status()[0]
 
 
+@pytest.mark.both_reply_modes
 async def test_a_refused_channel_leaves_other_connections_alone(broker: Any, asking: Any, results_of: Any) -> None:
     """One channel dies of a message to an exchange that is not there; the other connection's request is answered."""
     await broker.provision(control=False)

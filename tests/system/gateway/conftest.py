@@ -21,6 +21,7 @@ import pytest
 from modelmq.amqp import ConnectionOptions, connect
 from modelmq.events import Event
 from modelmq.gateway.service import Gateway
+from modelmq.messages import ReplyMode
 from modelmq.runtimes import scan
 from modelmq.settings import BrokerSettings, GatewaySettings, Settings, TopologySettings
 from modelmq.topology import ModelRoute, build
@@ -172,7 +173,7 @@ async def until_status(http: httpx.AsyncClient, path: str, status: int) -> httpx
 
 
 @pytest.fixture
-async def start_gateway() -> AsyncIterator[Callable[..., Awaitable[Running]]]:
+async def start_gateway(reply_mode: ReplyMode) -> AsyncIterator[Callable[..., Awaitable[Running]]]:
     started: list[tuple[Running, asyncio.Task[None]]] = []
 
     async def start(broker: Broker, *, wait: bool = True, **gateway: Any) -> Running:
@@ -183,7 +184,11 @@ async def start_gateway() -> AsyncIterator[Callable[..., Awaitable[Running]]]:
             events.append(event)
             news.set()
 
-        settings = Settings(broker=broker.settings, gateway=GatewaySettings(**{"port": 0, **gateway}))
+        settings = Settings(
+            broker=broker.settings,
+            gateway=GatewaySettings(**{"port": 0, **gateway}),
+            topology=TopologySettings(reply_mode=reply_mode),
+        )
         own = Gateway(settings, emit)
         http = httpx.AsyncClient(timeout=PATIENCE_S, trust_env=False)
         running = Running(own, http, events, news)
@@ -225,7 +230,7 @@ class Child:
 
 
 @pytest.fixture
-def spawn(models_dir: Path, tmp_path: Path) -> Iterator[Callable[..., Awaitable[Child]]]:
+def spawn(models_dir: Path, tmp_path: Path, reply_mode: ReplyMode) -> Iterator[Callable[..., Awaitable[Child]]]:
     """`python -m modelmq.<service>`, once it says that it is ready."""
     children: list[Child] = []
 
@@ -239,6 +244,7 @@ def spawn(models_dir: Path, tmp_path: Path) -> Iterator[Callable[..., Awaitable[
             "MODELMQ_BROKER_USERNAME": broker.settings.username,
             "MODELMQ_BROKER_PASSWORD": broker.settings.password,
             "MODELMQ_GATEWAY_PORT": "0",
+            "MODELMQ_TOPOLOGY_REPLY_MODE": reply_mode,
             "MODELMQ_READY_FD": str(writing),
         }
         log = tmp_path / f"{service}-{len(children)}.log"

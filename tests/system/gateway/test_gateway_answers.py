@@ -35,6 +35,7 @@ RAISING = """
 TENSOR = '{"name": "x", "datatype": "FP64", "shape": [1], "data": [1]}'
 
 
+@pytest.mark.both_reply_modes
 @pytest.mark.both_brokers
 async def test_models_are_described_and_asked_by_version(
     make_model: Make, declare: Async, spawn: Async, start_gateway: Async, broker: Broker
@@ -176,6 +177,7 @@ async def test_bad_input_is_told_to_its_caller_and_harms_nobody(
     assert values_of(await gateway.infer("double", 1)) == [2]
 
 
+@pytest.mark.both_reply_modes
 @pytest.mark.both_brokers
 async def test_an_unknown_model_is_404_at_once(start_gateway: Async, declare: Async, broker: Broker) -> None:
     await declare(broker)
@@ -265,6 +267,7 @@ async def test_the_servers_own_routes(start_gateway: Async, declare: Async, brok
         assert response.json().keys() == {"error"}
 
 
+@pytest.mark.both_reply_modes
 @pytest.mark.both_brokers
 async def test_a_client_that_leaves_withdraws_its_request(
     make_model: Make, declare: Async, start_gateway: Async, broker: Broker

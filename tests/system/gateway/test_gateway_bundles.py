@@ -84,6 +84,7 @@ async def _tapped(broker: Broker) -> tuple[Any, Tap]:
     return connection, tap
 
 
+@pytest.mark.both_reply_modes
 async def test_workers_end_under_load_and_no_request_of_a_bundle_fails(
     make_model: Make, declare: Async, spawn: Async, start_gateway: Async, broker: Broker
 ) -> None:
@@ -112,6 +113,7 @@ async def test_workers_end_under_load_and_no_request_of_a_bundle_fails(
     await connection.close()
 
 
+@pytest.mark.both_reply_modes
 async def test_a_request_that_kills_the_model_is_dead_alone_and_its_bundle_is_answered(
     make_model: Make, declare: Async, spawn: Async, start_gateway: Async, broker: Broker
 ) -> None:

@@ -35,6 +35,7 @@ def client(gateway: Child) -> httpx.AsyncClient:
     return httpx.AsyncClient(base_url=url_of(gateway), timeout=30, trust_env=False)
 
 
+@pytest.mark.both_reply_modes
 async def test_a_drain_under_load_fails_no_request(
     make_model: Make, declare: Async, spawn: Async, broker: Broker, tmp_path: Path, wait_for_file: Any
 ) -> None:
@@ -184,6 +185,7 @@ def own_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Broker,
             running[0].stop()
 
 
+@pytest.mark.both_reply_modes
 async def test_a_broker_that_stops_is_503_and_its_return_needs_no_restart(
     own_node: tuple[Broker, NodeSpec, list[Any]], make_model: Make, declare: Async, spawn: Async
 ) -> None:

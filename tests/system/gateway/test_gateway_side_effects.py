@@ -70,6 +70,7 @@ def asked(
     return ask
 
 
+@pytest.mark.both_reply_modes
 async def test_a_model_with_side_effects_is_never_asked_twice(asked: Async, tmp_path: Path) -> None:
     gateway, answer = await asked("idempotent = false\n")
     response = await answer  # the model still stands
@@ -81,6 +82,7 @@ async def test_a_model_with_side_effects_is_never_asked_twice(asked: Async, tmp_
     assert (tmp_path / "paid").read_text().split().count("100") == 1
 
 
+@pytest.mark.both_reply_modes
 async def test_any_other_is_asked_again_and_answers(asked: Async, tmp_path: Path) -> None:
     _, answer = await asked("")
     assert not answer.done()

@@ -89,6 +89,7 @@ async def test_workers_that_disagree_close_the_model_until_one_leaves(
     assert values_of(await gateway.infer("scale", 1)) == [2]
 
 
+@pytest.mark.both_reply_modes
 async def test_a_model_whose_workers_are_gone_is_told_so_and_comes_back(
     make_model: Make, declare: Async, spawn: Async, start_gateway: Async, broker: Broker
 ) -> None:
@@ -115,6 +116,7 @@ async def test_a_model_whose_workers_are_gone_is_told_so_and_comes_back(
     ]
 
 
+@pytest.mark.both_reply_modes
 async def test_a_single_worker_is_restarted_under_load_and_no_request_fails(
     make_model: Make, declare: Async, spawn: Async, start_gateway: Async, broker: Broker
 ) -> None:

@@ -91,3 +91,21 @@ def test_flags_of_up_count_for_the_other_commands(own: Callable[..., Up]) -> Non
     assert "ml-client.prod:" in up.command("env")
     assert "42.0" in up.command("infer", "double", "--data", HALF)
     up.stopped()
+
+
+def test_replies_through_queues_with_the_rights_that_each_service_really_has(own: Callable[..., Up]) -> None:
+    up = own("--set", "topology.reply_mode=queue").until_serving()
+    assert up.command("topology", "apply") == "Nothing to change.\n"
+    assert up.ask("double").json()["outputs"][0]["data"] == [42.0]
+    told = dict(re.findall(r"^export (\w+)=(.*)$", up.command("env"), re.MULTILINE))
+    assert told["MODELMQ_REPLY_MODE"] == "queue"
+    url = told["MODELMQ_AMQP_URL"].strip("'")
+    assert "42.0" in up.command("infer", "double", "--data", HALF, "--url", url)
+    question = up.folder / "question.json"
+    question.write_text(HALF)
+    example = Path(__file__).parents[3] / "examples" / "clients" / "ask_pika.py"
+    environ = {**plain_environ(), "MODELMQ_REPLY_MODE": "queue", "MODELMQ_AMQP_URL": url}
+    command = [sys.executable, str(example), "double", str(question)]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=environ)
+    assert answer.stdout == "y: [42.0]\n"
+    up.stopped()

@@ -17,7 +17,15 @@ from modelmq import control
 from modelmq.amqp import Channel, Connection, Delivery, Properties, Settled, connect
 from modelmq.control import Hello, WorkerReport
 from modelmq.events import Event
-from modelmq.messages import CONTROL_EXCHANGE, DIRECT_REPLY_TO, HELLO_TYPE, JSON, MODEL_EXCHANGE
+from modelmq.messages import (
+    CONTROL_EXCHANGE,
+    DIRECT_REPLY_TO,
+    HELLO_TYPE,
+    JSON,
+    MODEL_EXCHANGE,
+    REPLY_EXCHANGE,
+    ReplyMode,
+)
 from modelmq.runtimes import scan
 from modelmq.settings import BrokerSettings, Settings, TopologySettings, WorkerSettings
 from modelmq.topology import ModelRoute, build
@@ -57,13 +65,18 @@ class Asker:
     def __init__(self, connection: Connection, channel: Channel) -> None:
         self.connection = connection
         self.channel = channel
+        self.address = DIRECT_REPLY_TO
         self.replies: dict[str, list[Delivery]] = {}
         self._count = 0
         self._news = asyncio.Event()
 
-    async def open(self) -> None:
+    async def open(self, reply_mode: ReplyMode) -> None:
         await self.channel.confirm_select()
-        await self.channel.consume(DIRECT_REPLY_TO, self._on_reply, no_ack=True)
+        if reply_mode == "queue":
+            self.address = await self.channel.declare_queue(exclusive=True)
+            await self.channel.declare_exchange(REPLY_EXCHANGE, "direct", durable=True)
+            await self.channel.bind_queue(self.address, REPLY_EXCHANGE, self.address)
+        await self.channel.consume(self.address, self._on_reply, no_ack=True)
 
     def _on_reply(self, delivery: Delivery) -> None:
         self.replies.setdefault(delivery.properties.correlation_id or "", []).append(delivery)
@@ -83,7 +96,7 @@ class Asker:
         self._count += 1
         name = f"request-{self._count}"
         fields = {
-            "content_type": JSON, "delivery_mode": 2, "correlation_id": name, "reply_to": DIRECT_REPLY_TO, **properties
+            "content_type": JSON, "delivery_mode": 2, "correlation_id": name, "reply_to": self.address, **properties
         }  # fmt: skip
         self.channel.publish(MODEL_EXCHANGE, key, Properties(**fields), body, mandatory=True, on_settled=on_settled)
         return name
@@ -109,7 +122,7 @@ class Asker:
         """What the one worker says of itself."""
         self._count += 1
         name = f"hello-{self._count}"
-        properties = Properties(type=HELLO_TYPE, correlation_id=name, reply_to=DIRECT_REPLY_TO)
+        properties = Properties(type=HELLO_TYPE, correlation_id=name, reply_to=self.address)
         body = control.encode(Hello("a test"))
         async with asyncio.timeout(PATIENCE_S):
             while name not in self.replies:  # its queue may not be bound yet
@@ -188,7 +201,7 @@ def make_model(models_dir: Path) -> Callable[..., None]:
 
 
 @pytest.fixture
-def settings_of(vhost: Any, models_dir: Path, tmp_path: Path) -> Callable[..., Settings]:
+def settings_of(vhost: Any, models_dir: Path, tmp_path: Path, reply_mode: ReplyMode) -> Callable[..., Settings]:
     options = vhost.options(name="test-worker")
     credentials = options.credentials()
     endpoint = options.endpoints[0]
@@ -204,16 +217,17 @@ def settings_of(vhost: Any, models_dir: Path, tmp_path: Path) -> Callable[..., S
                 password=credentials.password,
             ),
             worker=WorkerSettings(**worker),
+            topology=TopologySettings(reply_mode=reply_mode),
         )
 
     return make
 
 
 @pytest.fixture
-async def asker(vhost: Any) -> AsyncIterator[Asker]:
+async def asker(vhost: Any, reply_mode: ReplyMode) -> AsyncIterator[Asker]:
     connection = await connect(vhost.options(name="test-asker"))
     asker = Asker(connection, await connection.channel())
-    await asker.open()
+    await asker.open(reply_mode)
     yield asker
     await connection.close()
 

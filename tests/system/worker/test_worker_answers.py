@@ -37,6 +37,7 @@ GATED = """
 """
 
 
+@pytest.mark.both_reply_modes
 @pytest.mark.both_brokers
 async def test_a_request_is_answered(make_model: Make, declare: Declare, start_worker: Start, asker: Any) -> None:
     make_model("double")
@@ -208,6 +209,7 @@ async def test_bad_messages_get_a_clear_error_and_nothing_is_left(
     assert running.of(ModelLoadFailed) == []
 
 
+@pytest.mark.both_reply_modes
 @pytest.mark.parametrize(
     "reply_to", ["victim", "ml-model.double.bulk", "amq.rabbitmq.reply-to.forged", "amq.rabbitmq.reply-to.x.y\t"]
 )
@@ -261,6 +263,27 @@ async def test_a_forged_direct_address_costs_nobody_else_an_answer(
     assert await asker.messages("ml-model.gated.interactive") == []
 
 
+@pytest.mark.parametrize("reply_mode", ["queue"], indirect=True)
+async def test_where_replies_go_to_queues_a_direct_address_is_refused_before_it_is_computed(
+    make_model: Make, declare: Declare, start_worker: Start, asker: Any
+) -> None:
+    make_model("double")
+    await declare()
+    running = await start_worker()
+    channel = await asker.connection.channel()
+    direct = "amq.rabbitmq.reply-to"
+    await channel.consume(direct, lambda reply: pytest.fail(f"answered: {reply.body!r}"), no_ack=True)
+    channel.publish("ml-model-exchange", "double", Properties(reply_to=direct, message_id="d"), request(1))
+    await running.until(lambda: running.of(MessageRefused))
+    (refused,) = running.of(MessageRefused)
+    assert (refused.request_id, refused.code) == ("d", "invalid")
+    assert "topology.reply_mode is queue: use a server-named queue bound to ml-reply-exchange" in refused.error
+    assert (await asker.ask("double", 4)).values == [8]
+    await running.stop()
+    assert sum(batch.requests for batch in running.of(BatchFinished)) == 1
+
+
+@pytest.mark.both_reply_modes
 async def test_without_reply_to_it_is_run_and_counted(
     make_model: Make, declare: Declare, start_worker: Start, asker: Any
 ) -> None:
@@ -276,6 +299,7 @@ async def test_without_reply_to_it_is_run_and_counted(
     assert asker.replies == {}
 
 
+@pytest.mark.both_reply_modes
 async def test_replies_to_a_configured_durable_queue_are_stored(
     make_model: Make, declare: Declare, start_worker: Start, asker: Any
 ) -> None:
@@ -283,6 +307,7 @@ async def test_replies_to_a_configured_durable_queue_are_stored(
     await declare()
     channel = await asker.connection.channel()
     await channel.declare_queue("results.mine", durable=True, arguments={"x-queue-type": "quorum"})
+    await channel.bind_queue("results.mine", "ml-reply-exchange", "results.mine")  # needed where replies go to queues
     running = await start_worker(reply_prefixes=("results.",))
     await asker.send("double", request(4), reply_to="results.mine")
     await asker.send("double", request(4), reply_to="results.gone")

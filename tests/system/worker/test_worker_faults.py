@@ -42,6 +42,7 @@ FRAGILE = """
 """
 
 
+@pytest.mark.both_reply_modes
 @pytest.mark.both_brokers
 async def test_a_request_that_kills_the_model_is_dead_lettered_and_its_neighbours_are_answered(
     make_model: Make, declare: Declare, start_worker: Start, asker: Any, tmp_path: Path, wait_for_file: Any,
@@ -201,6 +202,7 @@ async def test_without_a_topology_the_worker_waits_for_it(
     assert (await asker.hello()).role == "default"
 
 
+@pytest.mark.both_reply_modes
 @pytest.mark.both_brokers
 async def test_after_a_lost_connection_everything_is_answered(
     make_model: Make, declare: Declare, start_worker: Start, asker: Any, tmp_path: Path, wait_for_file: Any,

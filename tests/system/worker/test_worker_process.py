@@ -57,6 +57,7 @@ def spawn(settings_of: Callable[..., Settings]) -> Iterator[Spawn]:
             "MODELMQ_BROKER_VHOST": broker.vhost,
             "MODELMQ_BROKER_USERNAME": broker.username,
             "MODELMQ_BROKER_PASSWORD": broker.password,
+            "MODELMQ_TOPOLOGY_REPLY_MODE": settings.topology.reply_mode,
             "MODELMQ_READY_FD": str(writing),
         }
         process = subprocess.Popen(  # noqa: ASYNC220 - it is signalled and waited for as a shell would
@@ -150,6 +151,7 @@ async def test_no_process_is_left_after_a_kill(make_model: Make, declare: Declar
     assert alive == []
 
 
+@pytest.mark.both_reply_modes
 @pytest.mark.both_brokers
 async def test_a_request_in_the_model_when_the_worker_is_killed_is_answered_by_the_next(
     make_model: Make, declare: Declare, spawn: Spawn, asker: Any, tmp_path: Path, wait_for_file: Any, request_body: Any

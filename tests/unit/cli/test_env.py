@@ -39,6 +39,15 @@ def test_tls_is_said(tmp_path: Path) -> None:
     assert url == "amqps://ml-client:s@127.0.0.1:5672/ml-dev"
 
 
+@pytest.mark.parametrize("mode", ["direct", "queue"])
+def test_the_reply_mode_is_said_and_is_no_setting_of_later_commands(tmp_path: Path, mode: str) -> None:
+    secret(tmp_path, "s")
+    told = env.lines(load("", "f", {}, {"state_dir": str(tmp_path), "topology.reply_mode": mode}))
+    assert f"export MODELMQ_REPLY_MODE={mode}" in told
+    environ = dict(line.removeprefix("export ").split("=", 1) for line in told)
+    assert load("", "f", environ, {}).topology.reply_mode == "direct"
+
+
 def test_without_a_secret_it_says_what_to_do(settings: Settings) -> None:
     with pytest.raises(ConfigError, match=r"^The user ml-client has no secret in .*: run modelmq topology apply first"):
         env.lines(settings)

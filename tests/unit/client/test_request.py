@@ -23,12 +23,12 @@ def reply(body: bytes, *, size: int | None = None) -> Delivery:
 
 
 def test_the_message_is_the_contracts() -> None:
-    assert properties_of(asked(), "id-1", 990.0) == Properties(
+    assert properties_of(asked(), "id-1", "an-address", 990.0) == Properties(
         content_type="application/json",
         headers={"deadline": 1_000_000},
         delivery_mode=2,
         correlation_id="id-1",
-        reply_to="amq.rabbitmq.reply-to",
+        reply_to="an-address",
         expiration="15000",
         message_id="id-1",
     )
@@ -36,14 +36,14 @@ def test_the_message_is_the_contracts() -> None:
 
 def test_the_callers_headers_are_kept_and_not_changed() -> None:
     mine = {"traceparent": "00-1", "deadline": 5}
-    properties = properties_of(asked(headers=mine, message_id="m", content_type="text/x"), "id-1", 990.0)
+    properties = properties_of(asked(headers=mine, message_id="m", content_type="text/x"), "id-1", "an-address", 990.0)
     assert properties.headers == {"traceparent": "00-1", "deadline": 1_000_000}
     assert (properties.message_id, properties.content_type) == ("m", "text/x")
     assert mine["deadline"] == 5
 
 
 def test_a_deadline_in_the_far_future_is_one_the_broker_takes() -> None:
-    expiration = properties_of(asked(deadline_unix_s=1e12), "id-1", 0.0).expiration
+    expiration = properties_of(asked(deadline_unix_s=1e12), "id-1", "an-address", 0.0).expiration
     assert expiration is not None
     assert int(expiration) < 2**32 * 1000
 

@@ -12,10 +12,11 @@ from modelmq.metadata import Signature, TensorSpec
 from modelmq.worker.intake import HELD_ALONE_FROM, Clock, Refusal, Rules, Source, admit, log_id
 from modelmq.worker.item import WorkItem
 from modelmq.worker.outcome import Outcome
+from modelmq.worker.reply_address import rules_of
 
 NOW = Clock(monotonic_s=50.0, unix_s=1_000_000.0)
 ADDRESS = "amq.gen-me"
-RULES = Rules(max_body_bytes=1000)
+RULES = Rules(1000, rules_of("direct"))
 SIGNATURE = Signature("python", (TensorSpec("x", "FP32", (-1, 2)),), (), batched=True)
 
 
@@ -105,7 +106,9 @@ def test_a_deadline_that_has_passed_is_expired(delivery) -> None:
 def test_an_address_that_is_not_the_callers_own_is_never_answered(delivery) -> None:
     code, _, reply_to = refused(delivery(body(), reply_to="orders"))
     assert (code, reply_to) == ("invalid", "")
-    assert taken(delivery(body(), reply_to="orders"), rules=Rules(1000, ("ord",))).reply_to == "orders"
+    assert (
+        taken(delivery(body(), reply_to="orders"), rules=Rules(1000, rules_of("direct", ("ord",)))).reply_to == "orders"
+    )
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,8 @@ from modelmq import bundles, control
 from modelmq.amqp import Channel, Connection, Delivery, Properties, Settled, connect
 from modelmq.bundles import BUNDLE, LARGEST_PART_BYTES, RequestPart
 from modelmq.control import Hello, WorkerReport
-from modelmq.events import Event, ignore
-from modelmq.messages import CANCEL_TYPE, CONTROL_EXCHANGE, DEAD_LETTER_EXCHANGE, HELLO_TYPE
+from modelmq.events import Event, MessageRefused, ignore
+from modelmq.messages import CANCEL_TYPE, CONTROL_EXCHANGE, DEAD_LETTER_EXCHANGE, HELLO_TYPE, ReplyMode
 from modelmq.worker import lane as lane_module
 from modelmq.worker.confirmed import ConfirmedPublisher
 from modelmq.worker.hello import Control
@@ -21,6 +21,9 @@ from modelmq.worker.item import Message
 from modelmq.worker.lane import LaneChannel
 from modelmq.worker.outcome import CANCELLED, RETURNED, Answer, Outcome
 from modelmq.worker.proving import ProvingPublisher
+from modelmq.worker.reply_address import ReplyRules, rules_of
+
+pytestmark = pytest.mark.both_reply_modes
 
 QUEUE = "requests"
 SUCCESS = Answer(Outcome.SUCCEEDED, b"yes")
@@ -39,7 +42,9 @@ class Bench:
     address: str
     worker: Connection
     proving: ProvingPublisher
+    replying: ReplyRules
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    events: list[Event] = field(default_factory=list)
 
     def ask(self, name: str, reply_to: str | None = None) -> None:
         properties = Properties(correlation_id=name, reply_to=self.address if reply_to is None else reply_to)
@@ -68,26 +73,31 @@ async def within(what):
 
 
 @pytest.fixture
-async def bench(vhost, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
+async def bench(vhost, reply_mode: ReplyMode, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
     monkeypatch.setattr(lane_module, "REQUEUE_DELAY_S", 0.01)
     worker, client = await connect(vhost.options("worker")), await connect(vhost.options("client"))
     caller = await client.channel()
     await caller.declare_queue(QUEUE, durable=True, arguments={"x-queue-type": "quorum"})
-    address = await caller.declare_queue("", exclusive=True)
+    queue = address = await caller.declare_queue("", exclusive=True)
     replies: asyncio.Queue[Delivery] = asyncio.Queue()
     held: asyncio.Queue[Delivery] = asyncio.Queue()
-    await caller.consume(address, replies.put_nowait, no_ack=True)
+    await caller.consume(queue, replies.put_nowait, no_ack=True)
     confirmed, stopping = ConfirmedPublisher(), asyncio.Event()
-    proving = ProvingPublisher(vhost.options("spare"), ignore)
+    replying = rules_of(reply_mode)
+    if replying.exchange:
+        await caller.declare_exchange(replying.exchange, "direct", durable=True)
+        address = "ml-gateway.g"  # no queue is called so: the default exchange does not lead there
+        await caller.bind_queue(queue, replying.exchange, address)
+    proving = ProvingPublisher(vhost.options("spare"), replying.exchange, ignore)
     keeping = asyncio.create_task(confirmed.run(worker, stopping))
 
     def accept(messages: Sequence[Message], _origin: LaneChannel) -> None:
         for message in messages:
             held.put_nowait(message)
 
-    lane = LaneChannel("interactive", await worker.channel(), confirmed, proving, accept)
+    lane = LaneChannel("interactive", await worker.channel(), confirmed, proving, replying, accept)
     await lane.consume(QUEUE, 10)
-    yield Bench(lane, caller, held, replies, address, worker, proving, stopping)
+    yield Bench(lane, caller, held, replies, address, worker, proving, replying, stopping)
     stopping.set()
     await worker.close()
     await client.close()
@@ -205,8 +215,8 @@ async def control_bench(
         withdrawn.append((reply_to, correlation_id))
         heard.set()
 
-    events: list[Event] = []
-    listening = Control("ml-worker.r.w", lambda: WorkerReport("w", "r", ()), cancel, bench.proving, events.append)
+    report = WorkerReport("w", "r", ())
+    listening = Control("ml-worker.r.w", lambda: report, cancel, bench.proving, bench.replying, bench.events.append)
     running = asyncio.create_task(listening.run(bench.worker, bench.stopping))
 
     def publish(body: bytes, **properties: str) -> None:
@@ -221,7 +231,7 @@ async def control_bench(
     bench.stopping.set()
     await bench.worker.close()
     await within(running)
-    assert events == []
+    assert [event for event in bench.events if type(event) is not MessageRefused] == []
 
 
 async def until_answered(bench: Bench, publish: Callable[..., None]) -> Delivery:
@@ -242,12 +252,15 @@ async def test_hello_is_answered_to_its_address(control_bench) -> None:
 
 async def test_garbage_and_forged_addresses_are_passed_over(control_bench) -> None:
     bench, withdrawn, _, publish = control_bench
-    for properties in ({}, {"type": "odd"}, {"type": HELLO_TYPE}, {"type": HELLO_TYPE, "reply_to": QUEUE}):
+    for properties in ({}, {"type": "odd"}, {"type": HELLO_TYPE}, *[{"type": HELLO_TYPE, "reply_to": QUEUE}] * 3):
         publish(b"\xff", **properties)
     publish(b"", type=CANCEL_TYPE, reply_to=bench.address)
     publish(b"", type=CANCEL_TYPE, reply_to=bench.address, correlation_id="c")
     await until_answered(bench, publish)
     assert withdrawn == [(bench.address, "c")]
+    (told,) = bench.events
+    assert isinstance(told, MessageRefused)
+    assert told.error.startswith("A gateway's hello is not answered: The reply_to names a queue")
     assert await bench.left() == 0
 
 

@@ -5,30 +5,53 @@ import base64
 import pytest
 
 from modelmq.errors import InvalidRequest
+from modelmq.messages import ReplyMode
 from modelmq.worker import reply_address
+from modelmq.worker.reply_address import ReplyRules
 
 DIRECT = "amq.rabbitmq.reply-to.g1h3Hm1vZGVsbXFAbG9jYWxob3N0AAAKHAAAAABlCqE=.pHIpGuHnOMjoAbPQX6IpbQ=="
 
 
-@pytest.mark.parametrize("address", ["", None, DIRECT, "amq.gen-JzTY20BRgKO-HjmUJj0wLg"])
-def test_the_brokers_own_addresses_and_none_are_allowed(address: str | None) -> None:
-    assert reply_address.checked(address) == (address or "")
+NAMED = "ml-gateway.host-1.0f"
+BROKERS = "amq.gen-JzTY20BRgKO-HjmUJj0wLg"
+DIRECTLY, TO_QUEUES = reply_address.rules_of("direct"), reply_address.rules_of("queue")
+NEVER = ["ml-model.digits.interactive", "amq.rabbitmq.reply-to", "amq.rabbitmq.reply-to.", "amq.rabbitmq.reply-to.x",
+         "amq.rabbitmq.reply-to.a b.c", "amq.rabbitmq.reply-to.g1h.k\n", "amq.gen-" + "x" * 255,
+         "amq.gen-" + "é" * 124, "ml-gateway", "orders"]  # fmt: skip
 
 
-@pytest.mark.parametrize(
-    "address",
-    ["ml-model.digits.interactive", "amq.rabbitmq.reply-to", "amq.rabbitmq.reply-to.", "amq.rabbitmq.reply-to.x",
-     "amq.rabbitmq.reply-to.a b.c", "amq.rabbitmq.reply-to.g1h.k\n", "amq.gen-" + "x" * 255, "orders"],
-)  # fmt: skip
-def test_all_others_are_refused(address: str) -> None:
-    with pytest.raises(InvalidRequest, match="reply_to"):
-        reply_address.checked(address)
+@pytest.mark.parametrize(("rules", "own"), [(DIRECTLY, DIRECT), (TO_QUEUES, NAMED)])
+def test_the_modes_own_addresses_and_none_are_allowed(rules: ReplyRules, own: str) -> None:
+    for address in ("", None, own, BROKERS):
+        assert rules.checked(address) == (address or "")
+        assert not rules.may_be_durable(address or own)
 
 
-def test_a_configured_prefix_is_allowed_and_may_be_durable() -> None:
-    assert reply_address.checked("results.a", ("results.",)) == "results.a"
-    assert reply_address.may_be_durable("results.a")
-    assert not reply_address.may_be_durable(DIRECT)
+@pytest.mark.parametrize(("rules", "foreign"), [(DIRECTLY, NAMED), (TO_QUEUES, DIRECT)])
+def test_all_others_are_refused(rules: ReplyRules, foreign: str) -> None:
+    for address in (*NEVER, foreign):
+        with pytest.raises(InvalidRequest, match="reply_to"):
+            rules.checked(address)
+
+
+def test_a_refusal_says_what_the_mode_asks_for() -> None:
+    with pytest.raises(InvalidRequest, match="use direct reply-to, a server-named queue"):
+        DIRECTLY.checked("orders")
+    with pytest.raises(
+        InvalidRequest, match=r"topology\.reply_mode is queue: use a server-named queue bound to ml-reply-"
+    ):
+        TO_QUEUES.checked(DIRECT)
+
+
+def test_replies_take_the_exchange_of_the_mode() -> None:
+    assert (DIRECTLY.exchange, TO_QUEUES.exchange) == ("", "ml-reply-exchange")
+
+
+@pytest.mark.parametrize("mode", ["direct", "queue"])
+def test_a_configured_prefix_is_allowed_and_may_be_durable(mode: ReplyMode) -> None:
+    rules = reply_address.rules_of(mode, ("results.",))
+    assert rules.checked("results.a") == "results.a"
+    assert rules.may_be_durable("results.a")
 
 
 def direct(raw: bytes) -> str:
