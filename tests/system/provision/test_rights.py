@@ -19,6 +19,7 @@ from pika.exceptions import ChannelClosedByBroker
 from modelmq.broker.management import Management
 from modelmq.broker.node import RunningNode
 from modelmq.broker.secrets import read_secret, secret_file
+from modelmq.messages import ReplyMode
 from modelmq.provision import provision
 from modelmq.settings import Settings, TopologySettings
 from modelmq.topology import ModelRoute, user_name
@@ -124,11 +125,13 @@ class Installation:
 
 @pytest.fixture
 def installation(
-    settings: Settings, node: RunningNode, admin: Management, caplog: pytest.LogCaptureFixture
+    settings: Settings, node: RunningNode, admin: Management, reply_mode: ReplyMode, caplog: pytest.LogCaptureFixture
 ) -> Iterator[Installation]:
     caplog.set_level(logging.ERROR, "pika")  # thousands of refusals are no news here
     topology = TopologySettings(
-        environment=settings.topology.environment, roles={"vision": ("digits",), "money": ("fraud",)}
+        environment=settings.topology.environment,
+        reply_mode=reply_mode,
+        roles={"vision": ("digits",), "money": ("fraud",)},
     )
     made = Settings(broker=settings.broker, state_dir=settings.state_dir, topology=topology)
     provision(made, (ModelRoute("digits", ("1",)), ModelRoute("fraud")), admin)
@@ -232,9 +235,12 @@ def unexpected(page: Page, installation: Installation) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("mode", ["direct"])
-def test_every_user_may_do_what_the_page_says_and_nothing_else(installation: Installation, mode: str) -> None:
-    page = rights_page.read(mode)
+@pytest.mark.both_brokers
+@pytest.mark.both_reply_modes
+def test_every_user_may_do_what_the_page_says_and_nothing_else(
+    installation: Installation, reply_mode: ReplyMode
+) -> None:
+    page = rights_page.read(reply_mode)
     before = installation.state()
     assert {name.replace(DEFAULT, "") for name in page.names("exchange")} == before[0] | {""}
     assert set(page.names("queue")) == before[1]
