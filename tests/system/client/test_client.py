@@ -110,6 +110,14 @@ async def test_a_timeout_does_not_harm_the_connection(worker: Any, url_of: Any, 
         assert (await waiting)["x"].tolist() == [2]
 
 
+async def test_the_reply_mode_of_another_installation_is_told(worker: Any, url_of: Any) -> None:
+    """Here replies go directly, and this user may not bind a queue to the reply exchange."""
+    async with modelmq.Client(url_of(), reply_mode="queue") as client:
+        with pytest.raises(errors.Unavailable, match=r"No reply queue can be had, .* same topology\.reply_mode .*403"):
+            await client.infer("echo", {"x": [1]})
+    assert worker.requests.items == []
+
+
 async def test_errors_are_typed(worker: Any, url_of: Any) -> None:
     async with modelmq.Client(url_of()) as client:
         with pytest.raises(errors.NotFound):
