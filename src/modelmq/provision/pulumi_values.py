@@ -80,6 +80,7 @@ def environment(user: User, broker: BrokerSettings, topology: TopologySettings, 
         "MODELMQ_BROKER_USERNAME": user.name,
         "MODELMQ_BROKER_PASSWORD": password,
         "MODELMQ_TOPOLOGY_ENVIRONMENT": topology.environment,
+        "MODELMQ_TOPOLOGY_REPLY_MODE": topology.reply_mode,
     }
     if user.role:
         values["MODELMQ_WORKER_ROLE"] = user.role
