@@ -30,6 +30,7 @@ class Engine(pulumi.runtime.Mocks):
 
     def __init__(self) -> None:
         self.registered: list[pulumi.runtime.MockResourceArgs] = []
+        self.secret: list[bool] = []
 
     def new_resource(self, args: pulumi.runtime.MockResourceArgs) -> tuple[str, dict[str, Any]]:
         self.registered.append(args)
@@ -72,7 +73,8 @@ def engine(loop: None) -> Engine:
     def program() -> pulumi.Output[Any]:
         provider = rabbitmq.Provider("broker", endpoint="http://127.0.0.1:1", username="admin", password="secret")
         serving = ServingTopology("serving", TOPOLOGY, provider, "admin", passwords={"ml-client.test": "of the client"})
-        return pulumi.Output.all(serving.vhost, *serving.passwords.values())
+        secret = pulumi.Output.all(*(each.is_secret() for each in serving.passwords.values()))
+        return pulumi.Output.all(secret.apply(engine.secret.extend), serving.vhost)
 
     program()
     return engine
@@ -111,6 +113,7 @@ def test_every_user_has_a_secret_password_of_its_own(engine: Engine) -> None:
     assert passwords["ml-client.test"] == "of the client"
     assert len(set(made.values())) == len(made) == 4
     assert all(len(word) > 40 for word in made.values())
+    assert engine.secret == [True] * 5
 
 
 def _same(found: Sequence[object], wanted: Sequence[object]) -> bool:
