@@ -219,6 +219,23 @@ def topology_drift(
         topology.show_drift(settings, as_json=output == "json")
 
 
+@topology_app.command("destroy")
+def topology_destroy(
+    config_file: Config = None,
+    models: Models = None,
+    state_dir: StateDir = None,
+    set_: Set = None,
+    delete: Delete = None,
+    yes: Yes = False,
+    output: Output = "text",
+) -> None:
+    """Delete everything that ModelMQ made on the broker, and nothing else; nothing at all while a queue is in use."""
+    from modelmq.cli import topology
+
+    settings = _topology_settings(config_file, models, state_dir, set_)
+    topology.destroy(settings, delete, as_json=output == "json", yes=yes)
+
+
 @broker_app.command("start")
 def broker_start(config_file: Config = None, state_dir: StateDir = None, set_: Set = None) -> None:
     """Start the private RabbitMQ, or find it running, and print where it is."""

@@ -21,6 +21,9 @@ from modelmq.provision import Allowed, Plan, plan, saved_plan
 from modelmq.provision import apply as apply_to
 from modelmq.provision.apply import refused
 from modelmq.provision.deletion import Guard
+from modelmq.provision.destruction import destroy as destroy_on
+from modelmq.provision.destruction import destruction
+from modelmq.provision.execute import Target
 from modelmq.provision.look import look
 from modelmq.provision.plan_values import Observed
 from modelmq.provision.secret_files import known_secrets
@@ -85,7 +88,7 @@ def apply(settings: Settings, allowed: Allowed, *, as_json: bool, yes: bool) -> 
         topology = _topology(settings, routes, seen)
         made = plan(topology, seen, _as_applied(topology, settings), allowed)
         if not made.refusals and not yes:
-            _agreed(made)
+            _agreed(text.plan_lines(made), _lost(made), "apply")
         guard = Guard(counted_through(settings))
         report = apply_to(topology, management, _secrets_dir(settings), allowed=allowed, guard=guard, seen=seen)
     _print(text.report_json(report) if as_json else text.report_lines(report))
@@ -106,11 +109,25 @@ def apply_saved(settings: Settings, path: Path, *, as_json: bool) -> None:
     _print(text.report_json(report) if as_json else text.report_lines(report))
 
 
-def _routes(settings: Settings) -> tuple[ModelRoute, ...]:
+def destroy(settings: Settings, delete: Sequence[str] | None, *, as_json: bool, yes: bool) -> None:
+    """Takes everything that is ours from the broker. Raises ConfigError, ProvisionError."""
+    routes, by_name = _routes(settings, none_is_fine=True), frozenset(delete or ())
+    with connect(settings.broker) as management:
+        seen = look(settings.broker.vhost, management)
+        topology = _topology(settings, routes, seen)
+        planned = destruction(topology, seen, by_name)
+        if not yes and not planned.used:
+            _agreed(text.destruction_lines(planned), [each.name for each in planned.removals], "destroy")
+        target = Target(topology.vhost.name, management, {}, Guard(counted_through(settings)))
+        made = destroy_on(topology, seen, by_name, target)
+    _print(text.destruction_json(made) if as_json else text.destruction_lines(made))
+
+
+def _routes(settings: Settings, *, none_is_fine: bool = False) -> tuple[ModelRoute, ...]:
     catalog = scan(Path(settings.models_dir))
     for problem in catalog.problems:
         print(f"modelmq: {problem}", file=sys.stderr)  # noqa: T201 - this is the command's output
-    if not catalog.models:
+    if not catalog.models and not none_is_fine:
         raise ConfigError(f'models_dir "{settings.models_dir}" has no model; name a folder with --models.')
     return routes_of(catalog)
 
@@ -129,20 +146,23 @@ def _as_applied(topology: Topology, settings: Settings) -> dict[str, str]:
     return {user: secrets.token_urlsafe() for user in users} | known_secrets(users, _secrets_dir(settings))
 
 
-def _agreed(made: Plan) -> None:
+def _agreed(shown: Iterable[Text], lost: Sequence[str], command: str) -> None:
     """What is deleted is deleted for good, so somebody has to say so. Raises ProvisionError."""
-    lost = [*(each.name for each in made.changes if each.action == "replace"), *(each.name for each in made.removals)]
     if not lost:
         return
     if sys.stdin.isatty() and sys.stdout.isatty():
-        _print(text.plan_lines(made))
-        if Console().input("Apply this, deletions included? [y/N] ").strip().lower() in ("y", "yes"):
+        _print(shown)
+        if Console().input("Do this, deletions included? [y/N] ").strip().lower() in ("y", "yes"):
             return
     names = ", ".join(lost[:3]) + (", …" if len(lost) > 3 else "")
     raise ProvisionError(
-        f"Nothing was done: this deletes {len(lost)} objects ({names}); look at it with modelmq topology plan, and "
-        "apply with --yes."
+        f"Nothing was done: this deletes {len(lost)} object{'s' if len(lost) > 1 else ''} ({names}); "
+        f"say modelmq topology {command} --yes if that is what you want."
     )
+
+
+def _lost(made: Plan) -> list[str]:
+    return [*(each.name for each in made.changes if each.action == "replace"), *(each.name for each in made.removals)]
 
 
 def _print(shown: str | Iterable[Text]) -> None:

@@ -11,6 +11,7 @@ import msgspec
 from rich.text import Text
 
 from modelmq.provision import ApplyReport, Change, Plan, Removal
+from modelmq.provision.destruction import Destruction
 from modelmq.provision.plan_values import Kept, Refusal, Stray
 
 _SIGNS = {"create": ("+", "green"), "update": ("~", "yellow"), "replace": ("±", "magenta"), "delete": ("-", "red")}
@@ -43,6 +44,16 @@ def report_json(report: ApplyReport) -> str:
     """The same as `report_lines`, for programs."""
     told = {"vhost": report.topology.vhost.name, "changes": _entries((*report.changes, *report.removals))}
     return _json({**told, "kept": _sentences(report.kept)})
+
+
+def destruction_lines(made: Destruction) -> list[Text]:
+    """What a destroy takes away, and what it leaves."""
+    return [*_done(made.removals), *_told(made.kept), Text(str(made))]
+
+
+def destruction_json(made: Destruction) -> str:
+    """The same for programs."""
+    return _json({"vhost": made.vhost, "changes": _entries(made.removals), "kept": _sentences(made.kept)})
 
 
 def plan_json(made: Plan, vhost: str, seen: str, unchecked: Iterable[str] = ()) -> str:

@@ -30,7 +30,8 @@ class Conflicts(msgspec.Struct, frozen=True):
 
 def conflicts(topology: Topology, observed: Observed, allowed: Allowed) -> Conflicts:
     """Every conflict between the topology and what is there."""
-    found = (*_broker(topology, observed), *_vhost(topology, observed, allowed), *_named(topology, observed, allowed))
+    foreign = None if allowed.adopt else foreign_vhost(topology, observed)
+    found = (*_broker(topology, observed), *([foreign] if foreign else []), *_named(topology, observed, allowed))
     objects = (*_exchanges(topology, observed, allowed), *_queues(topology, observed, allowed))
     return Conflicts(
         (*found, *(each for each in objects if isinstance(each, Refusal))),
@@ -53,25 +54,32 @@ def _broker(topology: Topology, observed: Observed) -> Iterator[Refusal]:
             yield Refusal("broker", flag.name, sentence)
 
 
-def _vhost(topology: Topology, observed: Observed, allowed: Allowed) -> Iterator[Refusal]:
-    """A virtual host is ours when it has our record, our description, or most of our exchanges; an empty one is free.
+def is_ours(topology: Topology, observed: Observed) -> bool:
+    """Whether the virtual host is: when an apply left its record, or when it bears our description."""
+    described = any(
+        vhost.name == topology.vhost.name and vhost.description == topology.vhost.description
+        for vhost in observed.vhosts
+    )
+    return described or observed.recorded is not None
 
-    The exchanges tell one that Pulumi made: its provider writes neither record nor description.
+
+def foreign_vhost(topology: Topology, observed: Observed) -> Refusal | None:
+    """Why the virtual host is not to be used, where others have something in it and it is not ours.
+
+    Most of our exchanges are the sign of one that Pulumi made: its provider writes neither record nor description.
     """
-    wanted = topology.vhost
-    found = next((vhost for vhost in observed.vhosts if vhost.name == wanted.name), None)
-    if found is None or allowed.adopt or observed.recorded is not None or found.description == wanted.description:
-        return
+    name = topology.vhost.name
     exchanges = {each.name for each in observed.exchanges if each.name and not each.name.startswith("amq.")}
     ours = {each.name for each in topology.exchanges}
-    if len(exchanges & ours) * 2 > len(ours):
-        return
-    if exchanges or observed.queues or observed.policies:
-        sentence = (
-            f'The virtual host "{wanted.name}" belongs to somebody else (its description is "{found.description}"): '
-            "set broker.vhost to another, or take it over with --adopt."
-        )
-        yield Refusal("vhost", wanted.name, sentence)
+    made_by_pulumi = len(exchanges & ours) * 2 > len(ours)
+    if is_ours(topology, observed) or made_by_pulumi or not (exchanges or observed.queues or observed.policies):
+        return None
+    description = next((vhost.description for vhost in observed.vhosts if vhost.name == name), "")
+    sentence = (
+        f'The virtual host "{name}" belongs to somebody else (its description is "{description}"): '
+        "set broker.vhost to another, or take it over with topology apply --adopt."
+    )
+    return Refusal("vhost", name, sentence)
 
 
 def _named(topology: Topology, observed: Observed, allowed: Allowed) -> Iterator[Refusal]:

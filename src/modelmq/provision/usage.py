@@ -55,7 +55,9 @@ def counted_through(settings: Settings) -> Count:
                     await connection.close()
 
         try:
-            return asyncio.run(ask())
+            # A loop of its own leaves the thread's as it is, which others may have set.
+            with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+                return runner.run(ask())
         except (BrokerError, TimeoutError) as error:
             why = error.message if isinstance(error, BrokerError) else f"no answer within {_LONGEST_S:g} s."
             raise ProvisionError(f"Whether queues are empty cannot be asked over AMQP (broker.hosts): {why}") from error

@@ -203,7 +203,7 @@ def test_a_conflict_that_is_named_is_replaced_with_all_that_hangs_on_it(cli: Cli
     assert f"± queue      {LANE}  (x-queue-type classic -> quorum)" in planned.out
     refused = cli("apply", "--replace", LANE)
     assert (refused.status, refused.out) == (1, "")
-    assert refused.err.startswith(f"modelmq: Nothing was done: this deletes 1 objects ({LANE})")
+    assert refused.err.startswith(f"modelmq: Nothing was done: this deletes 1 object ({LANE})")
     assert cli("apply", "--replace", LANE, "--yes").status == 0
     assert cli("drift").out == "No drift.\n"
 

@@ -17,6 +17,7 @@ COMMANDS = (
     ["topology", "plan"],
     ["topology", "apply"],
     ["topology", "drift"],
+    ["topology", "destroy"],
     ["broker", "start"],
     ["broker", "stop"],
     ["version"],

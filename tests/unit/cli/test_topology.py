@@ -16,9 +16,12 @@ def test_what_the_flags_allow() -> None:
 
 
 def test_only_what_deletes_has_to_be_agreed_to() -> None:
-    topology._agreed(Plan(changes=(Change("create", "queue", "q", QUEUE),)))
-    with pytest.raises(ProvisionError, match=r"^Nothing was done: this deletes 1 objects \(q\); .* apply with --yes\."):
-        topology._agreed(Plan(changes=(Change("replace", "queue", "q", QUEUE),)))
-    gone = tuple(Removal("queue", name) for name in "abcd")
-    with pytest.raises(ProvisionError, match=r"this deletes 4 objects \(a, b, c, …\)"):
-        topology._agreed(Plan(removals=gone))
+    created = Plan(changes=(Change("create", "queue", "q", QUEUE),))
+    assert topology._lost(created) == []
+    topology._agreed([], [], "apply")
+    replaced = Plan(changes=(Change("replace", "queue", "q", QUEUE),), removals=(Removal("queue", "r"),))
+    assert topology._lost(replaced) == ["q", "r"]
+    with pytest.raises(ProvisionError, match=r"^Nothing was done: this deletes 1 object \(q\); say .* apply --yes"):
+        topology._agreed([], ["q"], "apply")
+    with pytest.raises(ProvisionError, match=r"this deletes 4 objects \(a, b, c, …\); say .* destroy --yes"):
+        topology._agreed([], list("abcd"), "destroy")

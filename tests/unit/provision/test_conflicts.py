@@ -32,7 +32,7 @@ def test_a_virtual_host_with_things_of_others_belongs_to_them(there: dict[str, o
     (refusal,) = found(description="theirs", **there).refusals
     assert refusal.sentence == (
         'The virtual host "ml-dev" belongs to somebody else (its description is "theirs"): '
-        "set broker.vhost to another, or take it over with --adopt."
+        "set broker.vhost to another, or take it over with topology apply --adopt."
     )
     assert found(Allowed(adopt=True), "theirs", **there).refusals == ()
     assert found(description="theirs", recorded=owned_by(TOPOLOGY), **there).refusals == ()
