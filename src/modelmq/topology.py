@@ -40,6 +40,7 @@ __all__ = [
     "Named",
     "Topology",
     "build",
+    "check_vhost",
     "control_queue",
     "dead_letter_queue",
     "is_service_queue",
@@ -326,9 +327,14 @@ def _exactly(*names: str) -> str:
     return "^(" + "|".join(map(_escaped, names)) + ")$"
 
 
+def check_vhost(name: str) -> None:
+    """Raises ConfigError for a name of a virtual host that not every part can work with."""
+    if not _NAME.match(name):
+        raise ConfigError(f"broker.vhost: {_bad_name(name)}")
+
+
 def _check(vhost: str, models: Sequence[ModelRoute]) -> None:
-    if not _NAME.match(vhost):
-        raise ConfigError(f"broker.vhost: {_bad_name(vhost)}")
+    check_vhost(vhost)
     claims: dict[tuple[str, str], str] = {}
     for model in models:
         _check_model(model)

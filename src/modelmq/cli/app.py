@@ -236,6 +236,25 @@ def topology_destroy(
     topology.destroy(settings, delete, as_json=output == "json", yes=yes)
 
 
+@topology_app.command("render")
+def topology_render(
+    out: Annotated[Path, typer.Option("--out", help="The file to write; only you can read it.")],
+    config_file: Config = None,
+    models: Models = None,
+    state_dir: StateDir = None,
+    set_: Set = None,
+    _format: Annotated[
+        Literal["definitions"], typer.Option("--format", help="A definitions file of RabbitMQ.")
+    ] = "definitions",
+    broker_version: Annotated[str, typer.Option("--for", help="The version of RabbitMQ that will read it.")] = "3.10",
+) -> None:
+    """Write the topology as a file, with hashes of the users' passwords. Talks to no broker."""
+    from modelmq.cli import topology
+
+    settings = _topology_settings(config_file, models, state_dir, set_)
+    topology.render(settings, broker_version, out)
+
+
 @broker_app.command("start")
 def broker_start(config_file: Config = None, state_dir: StateDir = None, set_: Set = None) -> None:
     """Start the private RabbitMQ, or find it running, and print where it is."""

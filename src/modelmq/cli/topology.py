@@ -5,6 +5,7 @@ Statuses of `plan` and `drift`: 0 when nothing differs, 2 when something does, 1
 
 from __future__ import annotations
 
+import os
 import secrets
 import sys
 from collections.abc import Iterable, Sequence
@@ -14,18 +15,22 @@ from rich.console import Console
 from rich.text import Text
 
 from modelmq.broker.management import connect
+from modelmq.broker.management_values import Overview
 from modelmq.broker.secrets import SECRETS_FOLDER
 from modelmq.cli import topology_text as text
 from modelmq.errors import ConfigError, ProvisionError
 from modelmq.provision import Allowed, Plan, plan, saved_plan
 from modelmq.provision import apply as apply_to
-from modelmq.provision.apply import refused
+from modelmq.provision.apply import refused, secrets_of
+from modelmq.provision.definitions import definitions
 from modelmq.provision.deletion import Guard
 from modelmq.provision.destruction import destroy as destroy_on
 from modelmq.provision.destruction import destruction
 from modelmq.provision.execute import Target
 from modelmq.provision.look import look
+from modelmq.provision.passwords import SALT_BYTES
 from modelmq.provision.plan_values import Observed
+from modelmq.provision.private_file import write_private
 from modelmq.provision.secret_files import known_secrets
 from modelmq.provision.usage import counted_through
 from modelmq.runtimes import scan
@@ -121,6 +126,18 @@ def destroy(settings: Settings, delete: Sequence[str] | None, *, as_json: bool, 
         target = Target(topology.vhost.name, management, {}, Guard(counted_through(settings)))
         made = destroy_on(topology, seen, by_name, target)
     _print(text.destruction_json(made) if as_json else text.destruction_lines(made))
+
+
+def render(settings: Settings, broker_version: str, out: Path) -> None:
+    """Writes the topology as a definitions file. Raises ConfigError, ProvisionError."""
+    version = Overview(broker_version).version
+    if len(version) < 2:
+        raise ConfigError(f'--for takes a version of RabbitMQ such as 3.10 or 4.3, not "{broker_version}".')
+    topology = build(settings.topology, settings.broker.vhost, _routes(settings), broker_version=version)
+    passwords = secrets_of(topology, _secrets_dir(settings))
+    salts = {user: os.urandom(SALT_BYTES) for user in passwords}
+    write_private(out, definitions(topology, passwords, salts))
+    print(f"Written to {out}, for rabbitmqctl import_definitions or load_definitions.")  # noqa: T201 - as above
 
 
 def _routes(settings: Settings, *, none_is_fine: bool = False) -> tuple[ModelRoute, ...]:

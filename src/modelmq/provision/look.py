@@ -8,10 +8,12 @@ from __future__ import annotations
 from modelmq.broker.management import Management
 from modelmq.provision.ownership import parameter_name, read
 from modelmq.provision.plan_values import Observed
+from modelmq.topology import check_vhost
 
 
 def look(vhost: str, management: Management) -> Observed:
-    """The broker's state as far as this virtual host is concerned. Raises ProvisionError."""
+    """The broker's state as far as this virtual host is concerned. Raises ConfigError for its name, ProvisionError."""
+    check_vhost(vhost)
     vhosts = management.vhosts()
     overview = management.overview()
     permissions = management.all_permissions()

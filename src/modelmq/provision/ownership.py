@@ -6,6 +6,7 @@ deletion, so an interrupted apply never forgets what it made. Pure. What neither
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable
 
 import msgspec
@@ -15,6 +16,7 @@ from modelmq.provision.plan_values import BindingKey, Kind, Observed, Owned, Rem
 from modelmq.topology_values import Topology
 
 _FORMAT = 1
+_LONGEST_NAME = 255
 
 
 class _Record(msgspec.Struct, frozen=True):
@@ -29,8 +31,9 @@ class _Record(msgspec.Struct, frozen=True):
 
 
 def parameter_name(vhost: str) -> str:
-    """The global parameter that keeps the record."""
-    return f"modelmq-owned-{vhost}"
+    """The global parameter that keeps the record; RabbitMQ takes names of at most 255 characters."""
+    name = f"modelmq-owned-{vhost}"
+    return name if len(name) <= _LONGEST_NAME else f"modelmq-owned-{hashlib.sha256(vhost.encode()).hexdigest()}"
 
 
 def owned_by(topology: Topology) -> Owned:

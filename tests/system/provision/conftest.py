@@ -34,6 +34,8 @@ class Proxy(ThreadingHTTPServer):
         self.target = urlsplit(target).netloc
         self.asked: list[tuple[str, str]] = []
         self.allowed: int | None = None
+        self.reads: int | None = None
+        """How many questions are answered before connections are cut."""
         self.lock = threading.Lock()
 
     @property
@@ -51,6 +53,10 @@ class Proxy(ThreadingHTTPServer):
 
     def passes(self, method: str, path: str) -> bool:
         with self.lock:
+            if method == "GET" and self.reads is not None:
+                if self.reads <= 0:
+                    return False
+                self.reads -= 1
             if method != "GET" and self.allowed is not None:
                 if self.allowed <= 0:
                     return False

@@ -18,6 +18,7 @@ COMMANDS = (
     ["topology", "apply"],
     ["topology", "drift"],
     ["topology", "destroy"],
+    ["topology", "render"],
     ["broker", "start"],
     ["broker", "stop"],
     ["version"],

@@ -35,6 +35,9 @@ def test_a_record_is_read_as_it_was_written() -> None:
     assert read(value, "ml-dev") == together(OWNED, FORMER)
     assert written(together(FORMER, OWNED)) == written(together(OWNED, FORMER))
     assert parameter_name("ml-dev") == "modelmq-owned-ml-dev"
+    longest = {parameter_name("v" * 249 + end) for end in "ab"}
+    assert len(longest) == 2
+    assert max(map(len, longest)) <= 255
 
 
 @pytest.mark.parametrize("value", [None, 7, "x", [], {}, {"format": 2}, {"format": 1, "queues": 3}])
