@@ -39,6 +39,12 @@ def test_a_virtual_host_with_things_of_others_belongs_to_them(there: dict[str, o
     assert found(**there).refusals == ()
 
 
+def test_a_virtual_host_with_most_of_our_exchanges_is_one_that_pulumi_made() -> None:
+    made = [ExchangeInfo(each.name, each.type, True, False) for each in TOPOLOGY.exchanges]
+    assert found(description="", exchanges=tuple(made[:-3])).refusals == ()
+    assert [each.kind for each in found(description="", exchanges=tuple(made[:-4])).refusals] == ["vhost"]
+
+
 def test_an_empty_virtual_host_is_free() -> None:
     predeclared = (ExchangeInfo("", "direct", True, False), ExchangeInfo("amq.topic", "topic", True, False))
     assert found(description="theirs", exchanges=predeclared).refusals == ()
