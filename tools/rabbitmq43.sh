@@ -84,9 +84,10 @@ make_root() {
 }
 
 bootstrap() {
-    # Packages start nothing: there is no init here, and debootstrap puts a stand-in in place of start-stop-daemon.
+    # It holds the lock as well, should this script be killed. Packages start nothing: there is no init, and debootstrap
+    # puts a stand-in in place of start-stop-daemon.
     unshare -m sh -c 'mount --make-rprivate / && exec "$@"' sh \
-        debootstrap --variant=minbase --include=rabbitmq-server "$1" testing "$DRAFT" "$MIRROR" >>"$LOG" 2>&1 9>&-
+        debootstrap --variant=minbase --include=rabbitmq-server "$1" testing "$DRAFT" "$MIRROR" >>"$LOG" 2>&1
 }
 
 give_up() { fail "RabbitMQ $WANTED could not be built from $MIRROR: $(tail -n 1 "$LOG"). Its log is $LOG."; }

@@ -60,6 +60,10 @@ class BrokerSettings(msgspec.Struct, frozen=True):
     password_file: Annotated[
         _Text, Meta(description="File with its password, read again at every connection attempt.")
     ] = ""
+    auth: Annotated[
+        Annotated[Literal["password", "external"], Meta(title='"password" or "external"')],
+        Meta(description="How services log in; `external`: by their client certificate, without a password."),
+    ] = "password"
     tls: Annotated[_Switch, Meta(description="Encrypt the AMQP connection and verify the broker.")] = False
     ca_file: Annotated[
         _Text, Meta(description="Certificate authority that signed the broker's certificate; unset, the system's.")
@@ -259,6 +263,8 @@ def _check(settings: Settings, given: Mapping[str, Given]) -> None:
     if bool(broker.cert_file) != bool(broker.key_file):
         there, missing = ("cert_file", "key_file") if broker.cert_file else ("key_file", "cert_file")
         refuse(f"broker.{there}", f"broker.{there} needs broker.{missing} beside it.")
+    if broker.auth == "external" and not (broker.tls and broker.cert_file):
+        refuse("broker.auth", 'broker.auth = "external" needs broker.tls = true, broker.cert_file and broker.key_file.')
     if not broker.tls and (broker.cert_file or (broker.ca_file and not broker.management_url.startswith("https:"))):
         key = "cert_file" if broker.cert_file else "ca_file"
         refuse(f"broker.{key}", f"broker.{key} has no effect without broker.tls = true.")

@@ -19,7 +19,14 @@ from modelmq.errors import ConfigError
 
 ENVIRONMENT_PREFIX = "MODELMQ_"
 NOT_SETTINGS = frozenset(
-    {"MODELMQ_CONFIG", "MODELMQ_READY_FD", "MODELMQ_HTTP_URL", "MODELMQ_REPLY_MODE", "MODELMQ_AMQP_URL"}
+    {
+        "MODELMQ_CONFIG",
+        "MODELMQ_READY_FD",
+        "MODELMQ_HTTP_URL",
+        "MODELMQ_REPLY_MODE",
+        "MODELMQ_AMQP_URL",
+        "MODELMQ_AMQP_CA_FILE",
+    }
 )
 """Variables with our prefix that are no settings: where the file is, the supervisor's signal, what `env` prints."""
 

@@ -13,9 +13,10 @@ from modelmq.amqp.confirms import Settled
 from modelmq.amqp.connecting import connect
 from modelmq.amqp.connection import Connection
 from modelmq.amqp.link import Link
-from modelmq.amqp.options import ConnectionOptions, Credentials, Endpoint, TlsOptions, options_from_url
+from modelmq.amqp.options import ConnectionOptions, Credentials, Endpoint, options_from_url
 from modelmq.amqp.properties import Properties
 from modelmq.amqp.wire import Delivery
+from modelmq.tls import TlsOptions
 
 __all__ = [
     "AckTracker",

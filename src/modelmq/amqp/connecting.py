@@ -7,13 +7,12 @@ import ssl
 from collections.abc import Callable
 
 from modelmq.amqp.connection import Connection, OnBlocked
-from modelmq.amqp.options import ConnectionOptions, Credentials, Endpoint, TlsOptions
-from modelmq.errors import AccessRefused, BrokerError, ConfigError, ConnectFailed
+from modelmq.amqp.options import ConnectionOptions, Credentials, Endpoint
+from modelmq.errors import AccessRefused, BrokerError, ConnectFailed
+from modelmq.tls import TlsOptions, client_context, problem
 
 _SENTENCES: tuple[tuple[type[Exception], Callable[[Exception], str]], ...] = (
     (TimeoutError, lambda _: "did not answer in time"),
-    (ssl.SSLCertVerificationError, lambda error: f"has a certificate that is not trusted: {_verify_message(error)}"),
-    (ssl.SSLError, lambda error: f"cannot be reached through TLS: {getattr(error, 'reason', None) or error}"),
     (ConnectionRefusedError, lambda _: "refused the connection; is RabbitMQ running there?"),
     (OSError, lambda error: f"cannot be reached: {getattr(error, 'strerror', None) or error}"),
     (UnicodeError, lambda _: "cannot be reached: that is no name of a host"),
@@ -34,9 +33,11 @@ async def connect(options: ConnectionOptions, *, on_blocked: OnBlocked | None = 
         try:
             return await _connect(endpoint, options, credentials, on_blocked)
         except AccessRefused as error:
-            raise AccessRefused(f"RabbitMQ at {endpoint} {_sentence(error)}.", reply_code=error.reply_code) from error
+            raise AccessRefused(
+                f"RabbitMQ at {endpoint} {_sentence(error, endpoint)}.", reply_code=error.reply_code
+            ) from error
         except (OSError, UnicodeError, BrokerError) as error:
-            failures.append(f"{endpoint} {_sentence(error)}")
+            failures.append(f"{endpoint} {_sentence(error, endpoint)}")
     raise ConnectFailed(f"No RabbitMQ could be reached: {'; '.join(failures)}.")
 
 
@@ -44,7 +45,7 @@ async def _connect(
     endpoint: Endpoint, options: ConnectionOptions, credentials: Credentials, on_blocked: OnBlocked | None
 ) -> Connection:
     loop = asyncio.get_running_loop()
-    context = await asyncio.to_thread(_tls_context, endpoint.tls) if endpoint.tls is not None else None
+    context = await asyncio.to_thread(client_context, endpoint.tls) if endpoint.tls is not None else None
     connection = Connection(endpoint, options, credentials, on_blocked)
     try:
         async with asyncio.timeout(options.connect_timeout_s):
@@ -63,28 +64,7 @@ async def _connect(
     return connection
 
 
-def _tls_context(tls: TlsOptions) -> ssl.SSLContext:
-    """Raises ConfigError, naming the file."""
-    for path in (tls.ca_file, tls.cert_file, tls.key_file):
-        try:
-            if path:
-                open(path, "rb").close()
-        except OSError as error:
-            raise ConfigError(f"The TLS file {path} cannot be read: {error.strerror}.") from error
-    try:
-        context = ssl.create_default_context(cafile=tls.ca_file or None)
-        if tls.cert_file:
-            context.load_cert_chain(tls.cert_file, tls.key_file or None)
-    except ssl.SSLError as error:
-        files = ", ".join(filter(None, (tls.ca_file, tls.cert_file, tls.key_file)))
-        raise ConfigError(f"The TLS files {files} cannot be used: {error.reason or error}.") from error
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    return context
-
-
-def _sentence(error: Exception) -> str:
+def _sentence(error: Exception, endpoint: Endpoint) -> str:
+    if isinstance(error, ssl.SSLError):
+        return problem(error, endpoint.host, endpoint.tls or TlsOptions())
     return next(sentence(error) for kind, sentence in _SENTENCES if isinstance(error, kind))
-
-
-def _verify_message(error: Exception) -> str:
-    return str(getattr(error, "verify_message", "") or error)

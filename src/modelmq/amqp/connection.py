@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Callable
 from typing import cast
 
@@ -167,7 +168,8 @@ class Connection(asyncio.Protocol):
             channel.end(reason)
         self._channels.clear()
         if not self.opened.done():
-            self.opened.set_exception(_again(reason))
+            # What a broker says against a client certificate comes only now; `connecting` has the words for it.
+            self.opened.set_exception(exc if isinstance(exc, ssl.SSLError) else _again(reason))
         self.closed.set_result(self._reason)
 
     # --- inside ---

@@ -1,6 +1,7 @@
 """Opening a connection: from the protocol header to open-ok, as a pure machine of methods in and methods out.
 
-Login is SASL PLAIN. The limits both sides live with afterwards are agreed on here.
+Login is SASL PLAIN, or EXTERNAL, where the broker takes the user from the client certificate. The limits both sides
+live with afterwards are agreed on here.
 """
 
 from __future__ import annotations
@@ -21,7 +22,12 @@ _MOST_CHANNELS = 65_535
 """What 16 bits can count, where neither side sets a limit."""
 _REFUSED = (403, 530)
 """access-refused, not-allowed: wrong user, password or virtual host."""
-_MECHANISM = "PLAIN"
+
+_NOT_OFFERED = {
+    "PLAIN": "PLAIN; allow it in its auth_mechanisms, or log in by client certificate",
+    "EXTERNAL": "EXTERNAL; it needs the plugin rabbitmq_auth_mechanism_ssl, EXTERNAL in auth_mechanisms, and "
+    "ssl_options.verify = verify_peer, to ask for the client certificate",
+}
 
 
 class Handshake:
@@ -51,11 +57,13 @@ class Handshake:
         return []
 
     def _start(self, start: commands.Connection.Start) -> list[Method]:
-        if _MECHANISM not in str(start.mechanisms).split():
-            raise ConnectFailed(f"The broker offers the logins {start.mechanisms}; this client knows {_MECHANISM}.")
+        external = self._options.external
+        mechanism = "EXTERNAL" if external else "PLAIN"
+        if mechanism not in str(start.mechanisms).split():
+            raise ConnectFailed(f"offers the logins {start.mechanisms}, not {_NOT_OFFERED[mechanism]}")
         self._expected = commands.Connection.Tune
-        response = f"\0{self._credentials.username}\0{self._credentials.password}"
-        return [commands.Connection.StartOk(_client_properties(self._options.name), _MECHANISM, response, "en_US")]
+        response = "" if external else f"\0{self._credentials.username}\0{self._credentials.password}"
+        return [commands.Connection.StartOk(_client_properties(self._options.name), mechanism, response, "en_US")]
 
     def _tune(self, tune: commands.Connection.Tune) -> list[Method]:
         options = self._options
@@ -74,9 +82,11 @@ class Handshake:
     def _refused(self, close: commands.Connection.Close) -> ConnectFailed:
         code, text = int(close.reply_code or 0), str(close.reply_text)
         if code in _REFUSED:
+            who = f'user "{self._credentials.username}"'
+            if self._options.external:
+                who = "user that the client certificate names (by default its whole subject; see ssl_cert_login_from)"
             return AccessRefused(
-                f'refused the user "{self._credentials.username}" or the virtual host "{self._options.vhost}": {text}',
-                reply_code=code,
+                f'refused the {who} or the virtual host "{self._options.vhost}": {text}', reply_code=code
             )
         return ConnectFailed(f"closed the connection while it was opened: {code} {text}", reply_code=code)
 

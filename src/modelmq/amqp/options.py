@@ -8,6 +8,7 @@ from urllib.parse import unquote
 import msgspec
 
 from modelmq.errors import ConfigError
+from modelmq.tls import TlsOptions
 
 PORT = 5672
 TLS_PORT = 5671
@@ -17,14 +18,6 @@ CHANNEL_MAX = 2047
 _LONGEST_VHOST = 127  # AMQP's own limit
 MAX_BODY_BYTES = 17_000_000
 """A little above RabbitMQ's own limit of 16 MiB (from 4.0 on); older brokers would pass on 128 MiB."""
-
-
-class TlsOptions(msgspec.Struct, frozen=True):
-    """TLS with the broker's certificate and name always verified. PEM files; without `ca_file` the system's."""
-
-    ca_file: str = ""
-    cert_file: str = ""
-    key_file: str = ""
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -50,10 +43,14 @@ class Credentials(msgspec.Struct, frozen=True):
 
 
 class ConnectionOptions(msgspec.Struct, frozen=True):
-    """Everything about a connection. `credentials` is asked at every attempt, so that a rotated secret is found."""
+    """Everything about a connection. `credentials` is asked at every attempt, so that a rotated secret is found.
+
+    With `external` the client certificate is the login (SASL EXTERNAL), and no credentials are sent.
+    """
 
     endpoints: tuple[Endpoint, ...]
     credentials: Callable[[], Credentials]
+    external: bool = False
     vhost: str = "/"
     name: str = ""
     """Shown by RabbitMQ's management."""
@@ -71,8 +68,11 @@ class ConnectionOptions(msgspec.Struct, frozen=True):
             raise ConfigError(f'The virtual host "{self.vhost[:40]}…" has more than {_LONGEST_VHOST} characters.')
 
 
-def options_from_url(url: str, *, name: str = "", ca_file: str = "") -> ConnectionOptions:
-    """`amqp[s]://user:password@host[:port][,host[:port]…][/vhost]`, with percent-encoded parts. Raises ConfigError."""
+def options_from_url(url: str, *, name: str = "", tls: TlsOptions | None = None) -> ConnectionOptions:
+    """`amqp[s]://user:password@host[:port][,host[:port]…][/vhost]`, with percent-encoded parts. Raises ConfigError.
+
+    `tls` counts for amqps://. Without user and password its client certificate is the login.
+    """
     scheme, _, rest = url.partition("://")  # urlsplit knows one host only, and refuses a list with [::1] in it
     if scheme not in ("amqp", "amqps"):
         raise ConfigError("An AMQP URL begins with amqp:// or amqps://.")
@@ -81,10 +81,11 @@ def options_from_url(url: str, *, name: str = "", ca_file: str = "") -> Connecti
     authority, _, vhost = rest.partition("/")
     login, _, hosts = authority.rpartition("@")
     user, _, password = login.partition(":")
-    tls = TlsOptions(ca_file) if scheme == "amqps" else None
+    tls = (tls or TlsOptions()) if scheme == "amqps" else None
     credentials = Credentials(unquote(user), unquote(password))
     return ConnectionOptions(
         endpoints=tuple(_endpoint(host, tls) for host in hosts.split(",")),
+        external=not login and tls is not None and bool(tls.cert_file),
         vhost=unquote(vhost) or "/",
         credentials=lambda: credentials,
         name=name,

@@ -6,7 +6,6 @@ failure is a ProvisionError of one sentence. Does not know what ought to be ther
 
 from __future__ import annotations
 
-import ssl
 import time
 from collections.abc import Mapping
 from types import TracebackType
@@ -33,8 +32,9 @@ from modelmq.broker.management_values import (
     WhoAmI,
 )
 from modelmq.broker.secrets import read_secret
-from modelmq.errors import ConfigError, ProvisionError
+from modelmq.errors import ConfigError
 from modelmq.settings import BrokerSettings
+from modelmq.tls import TlsOptions, client_context
 
 T = TypeVar("T")
 
@@ -54,16 +54,20 @@ class Answer(NamedTuple):
 class Management:
     """One broker's management API as one user. Safe to use from several threads; close it, or use `with`."""
 
-    def __init__(self, url: str, username: str, password: str, *, ca_file: str = "", timeout_s: float = 15.0) -> None:
+    def __init__(
+        self, url: str, username: str, password: str, *, tls: TlsOptions | None = None, timeout_s: float = 15.0
+    ) -> None:
+        """`tls` counts for https:// addresses. Raises ConfigError for files that cannot be used."""
         self.url = url.rstrip("/")
         self.username = username
         # Proxies and .netrc of the environment are left aside: an administrator's password goes to this address only.
         self._timeout_s = timeout_s
+        self._tls = tls or TlsOptions()
         self._http = httpx.Client(
             base_url=self.url + "/api/",
             auth=httpx.BasicAuth(username, password),
             timeout=timeout_s,
-            verify=_tls_context(self.url, ca_file),
+            verify=client_context(self._tls) if self.url.startswith("https:") else True,
             trust_env=False,
         )
 
@@ -282,7 +286,7 @@ class Management:
                 return self._exchange(method, url, content, query)
             except (httpx.HTTPError, httpx.InvalidURL) as error:
                 if last or not isinstance(error, _BROKEN):
-                    raise transport_error(self.url, error) from error
+                    raise transport_error(self.url, error, self._tls) from error
         raise AssertionError("unreachable")
 
     def _exchange(self, method: str, url: str, content: bytes | None, query: Mapping[str, str]) -> Answer:
@@ -311,15 +315,9 @@ def connect(broker: BrokerSettings) -> Management:
     if not broker.admin_username:
         raise ConfigError("There is no administrator: set broker.admin_username and broker.admin_password_file.")
     password = read_secret(broker.admin_password, broker.admin_password_file, setting="broker.admin_password_file")
-    return Management(broker.management_url, broker.admin_username, password, ca_file=broker.ca_file)
+    return Management(broker.management_url, broker.admin_username, password, tls=tls_of(broker))
 
 
-def _tls_context(url: str, ca_file: str) -> ssl.SSLContext | bool:
-    if not url.startswith("https:"):
-        return True
-    try:
-        return ssl.create_default_context(cafile=ca_file or None)
-    except (OSError, ssl.SSLError) as error:
-        raise ProvisionError(
-            f"broker.ca_file: {ca_file} cannot be used as a certificate authority: {error}."
-        ) from error
+def tls_of(broker: BrokerSettings) -> TlsOptions:
+    """The certificate files that the settings name."""
+    return TlsOptions(broker.ca_file, broker.cert_file, broker.key_file)

@@ -7,11 +7,13 @@ to do, never a password. Knows no call of the API.
 from __future__ import annotations
 
 import ssl
+from urllib.parse import urlsplit
 
 import httpx
 import msgspec
 
 from modelmq.errors import ProvisionError
+from modelmq.tls import TlsOptions, problem
 
 # The first match counts, so the special ones stand first.
 _TRANSPORT: tuple[tuple[type[Exception], str], ...] = (
@@ -48,15 +50,19 @@ class ApiRefusal(msgspec.Struct):
     reason: str = ""
 
 
-def transport_error(url: str, error: Exception) -> ProvisionError:
+def transport_error(url: str, error: Exception, tls: TlsOptions) -> ProvisionError:
     """No answer at all."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, ssl.SSLError):
-            why = getattr(cause, "verify_message", "") or cause.reason or "TLS failed"
-            return ProvisionError(f"The management API at {url} is not trusted: {why}; see broker.ca_file.")
+            what = problem(cause, urlsplit(url).hostname or url, tls)
+            return _at(url, what)
         cause = cause.__cause__ or cause.__context__
     what = next((text for kind, text in _TRANSPORT if isinstance(error, kind)), f"failed: {type(error).__name__}")
+    return _at(url, what)
+
+
+def _at(url: str, what: str) -> ProvisionError:
     return ProvisionError(f"The management API at {url} {what}" + ("" if what.endswith("?") else "."))
 
 

@@ -17,7 +17,7 @@ from modelmq.broker import node_record as records
 from modelmq.broker import ports as port_choice
 from modelmq.broker.install import Installation, locate
 from modelmq.broker.node_boot import Children, NotReady, PortTaken, boot, fingerprint, until_ready
-from modelmq.broker.node_config import LOOPBACK, NodeFiles, Ports, files_in
+from modelmq.broker.node_config import LOOPBACK, Configuration, NodeFiles, Ports, files_in
 from modelmq.broker.node_end import end_everything
 from modelmq.broker.node_record import Lock, NodeRecord, RunningRecord
 from modelmq.broker.processes import PROC, alive
@@ -32,13 +32,17 @@ _ADOPT_TIMEOUT_S = 20.0
 class NodeSpec(msgspec.Struct, frozen=True):
     """Which node. A port of 0 is last time's if that is free, else any; `extra_conf` is added to rabbitmq.conf.
 
-    `home` is the folder of the RabbitMQ to start, as RABBITMQ_HOME would name it; None for what that says.
+    AMQP and the management API are each served `plain`, with `tls`, or both ways; then the ports are the plain ones.
+    With `client_certificates` the authority in `ca_file` signs logins, by their common name. `home` is the folder
+    of the RabbitMQ to start, as RABBITMQ_HOME would name it; None for what that says.
     """
 
     directory: Path
     amqp_port: int = 0
     management_port: int = 0
+    plain: bool = True
     tls: bool = False
+    client_certificates: bool = False
     extra_conf: str = ""
     home: Path | None = None
     start_timeout_s: float = 90.0
@@ -78,7 +82,7 @@ class RunningNode:
 
     @property
     def amqp_port(self) -> int:
-        """On the loopback address, without TLS."""
+        """On the loopback address, without TLS; 0 if the node serves only with it."""
         return self._running.ports.amqp
 
     @property
@@ -88,13 +92,19 @@ class RunningNode:
 
     @property
     def ca_file(self) -> str:
-        """The certificate authority to verify the TLS listener with; empty without TLS."""
+        """The certificate authority to verify the TLS listeners with; empty without TLS."""
         return str(self._files.ca) if self.amqps_port else ""
 
     @property
     def management_url(self) -> str:
-        """Of the management API, without a path."""
-        return f"http://{LOOPBACK}:{self._running.ports.management}"
+        """Of the management API, without a path; with TLS only where it is not to be had without."""
+        port = self._running.ports.management
+        return f"http://{LOOPBACK}:{port}" if port else self.secure_management_url
+
+    @property
+    def secure_management_url(self) -> str:
+        """The same with TLS; empty without."""
+        return f"https://{LOOPBACK}:{self._running.ports.https}" if self._running.ports.https else ""
 
     @property
     def admin_username(self) -> str:
@@ -186,6 +196,7 @@ def _adopt(spec: NodeSpec, files: NodeFiles, record: NodeRecord, lock: Lock) -> 
         node = running.node
         try:
             version = until_ready(
+                files,
                 record,
                 running.ports,
                 lambda: node is not None and alive(node),
@@ -204,10 +215,13 @@ def _adopt(spec: NodeSpec, files: NodeFiles, record: NodeRecord, lock: Lock) -> 
 def _fits(spec: NodeSpec, files: NodeFiles, record: NodeRecord, running: RunningRecord) -> bool:
     if running.node is None or not alive(running.node) or running.epmd is None or not alive(running.epmd):
         return False
-    asked = ((spec.amqp_port, running.ports.amqp), (spec.management_port, running.ports.management))
-    if any(wanted and wanted != has for wanted, has in asked) or spec.tls != bool(running.ports.amqps):
+    ports = running.ports
+    asked = ((spec.amqp_port, ports.amqp or ports.amqps), (spec.management_port, ports.management or ports.https))
+    if any(wanted and wanted != has for wanted, has in asked):
         return False
-    return running.fingerprint == fingerprint(_conf(spec, files, record, running.ports))
+    if (spec.plain, spec.tls) != (bool(ports.amqp), bool(ports.https)):
+        return False
+    return running.fingerprint == fingerprint(_configuration(spec, files, record, ports))
 
 
 def _start_anew(
@@ -217,12 +231,14 @@ def _start_anew(
         certificates.make(files.ca, files.certificate, files.key)
     attempt = 1
     while True:
-        ports = port_choice.choose(record.ports, amqp=spec.amqp_port, management=spec.management_port, tls=spec.tls)
+        ports = port_choice.choose(
+            record.ports, amqp=spec.amqp_port, management=spec.management_port, plain=spec.plain, tls=spec.tls
+        )
         record = msgspec.structs.replace(record, ports=ports)
         records.save(files, record)
-        conf = _conf(spec, files, record, ports)
+        configuration = _configuration(spec, files, record, ports)
         try:
-            running, children = boot(files, record, ports, conf, installation, spec.start_timeout_s)
+            running, children = boot(files, record, ports, configuration, installation, spec.start_timeout_s)
         except PortTaken:
             if attempt == _ATTEMPTS:
                 raise
@@ -239,8 +255,14 @@ def _proven(files: NodeFiles, record: NodeRecord) -> NodeRecord:
     return record
 
 
-def _conf(spec: NodeSpec, files: NodeFiles, record: NodeRecord, ports: Ports) -> str:
+def _configuration(spec: NodeSpec, files: NodeFiles, record: NodeRecord, ports: Ports) -> Configuration:
     machine_bytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     memory_bytes = node_config.memory_limit_bytes(machine_bytes)
-    conf = node_config.render_conf(files, ports, record.username, record.password, memory_bytes)
-    return f"{conf}{spec.extra_conf}\n" if spec.extra_conf else conf
+    by_certificate = spec.client_certificates
+    conf = node_config.render_conf(
+        files, ports, record.username, record.password, memory_bytes, client_certificates=by_certificate
+    )
+    return Configuration(
+        f"{conf}{spec.extra_conf}\n" if spec.extra_conf else conf,
+        node_config.render_plugins(client_certificates=by_certificate),
+    )

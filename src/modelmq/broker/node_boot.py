@@ -11,6 +11,7 @@ import http
 import math
 import os
 import shutil
+import ssl
 import subprocess
 import time
 from collections.abc import Callable
@@ -20,7 +21,7 @@ import msgspec
 from modelmq.broker import node_config, readiness
 from modelmq.broker import node_record as records
 from modelmq.broker.install import Installation
-from modelmq.broker.node_config import NodeFiles, Ports
+from modelmq.broker.node_config import Configuration, NodeFiles, Ports
 from modelmq.broker.node_end import end_everything
 from modelmq.broker.node_record import NodeRecord, RunningRecord
 from modelmq.broker.processes import identify
@@ -47,12 +48,17 @@ class PortTaken(NodeError):
 
 
 def boot(
-    files: NodeFiles, record: NodeRecord, ports: Ports, conf: str, installation: Installation, timeout_s: float
+    files: NodeFiles,
+    record: NodeRecord,
+    ports: Ports,
+    configuration: Configuration,
+    installation: Installation,
+    timeout_s: float,
 ) -> tuple[RunningRecord, Children]:
     """Starts a node that is not running; returns when it answers. Raises NodeError, PortTaken."""
     log_sizes = readiness.size_of(files.log), readiness.size_of(files.output)
-    environment = write_files(files, record, ports, conf, installation)
-    running = RunningRecord(fingerprint=fingerprint(conf), ports=ports, erl=str(installation.erl))
+    environment = write_files(files, record, ports, configuration, installation)
+    running = RunningRecord(fingerprint=fingerprint(configuration), ports=ports, erl=str(installation.erl))
     records.save_running(files, running)
     children: list[subprocess.Popen[bytes]] = []
     try:
@@ -63,7 +69,7 @@ def boot(
         running = msgspec.structs.replace(running, node=identify(children[-1].pid))
         records.save_running(files, running)
         # Without an epmd of its own the node may have met another's on that port.
-        version = until_ready(record, ports, lambda: all(child.poll() is None for child in children), timeout_s)
+        version = until_ready(files, record, ports, lambda: all(each.poll() is None for each in children), timeout_s)
     except BaseException as error:
         epmd_ended = bool(children) and children[0].poll() is not None
         end_everything(files, record, running, timeout_s=2)
@@ -80,28 +86,30 @@ def boot(
 
 
 def write_files(
-    files: NodeFiles, record: NodeRecord, ports: Ports, conf: str, installation: Installation
+    files: NodeFiles, record: NodeRecord, ports: Ports, configuration: Configuration, installation: Installation
 ) -> dict[str, str]:
     """Writes what the node reads at start; the environment to start it with."""
     if not record.proven:
         shutil.rmtree(files.data, ignore_errors=True)
         records.prepare(files)
-    records.write_private(files.conf, conf)
+    records.write_private(files.conf, configuration.conf)
     records.write_private(files.advanced, node_config.render_advanced())
-    records.write_private(files.plugins, node_config.render_plugins())
+    records.write_private(files.plugins, configuration.plugins)
     schedulers = max(2, min(len(os.sched_getaffinity(0)), 8))
     return node_config.environment(files, record.name, ports, installation.path, schedulers)
 
 
-def until_ready(record: NodeRecord, ports: Ports, runs: Callable[[], bool], timeout_s: float) -> str:
+def until_ready(files: NodeFiles, record: NodeRecord, ports: Ports, runs: Callable[[], bool], timeout_s: float) -> str:
     """Polls AMQP and the management API until both answer; RabbitMQ's version. Raises NotReady."""
+    tls = None if ports.amqp else ssl.create_default_context(cafile=str(files.ca))
     deadline, refused_since = time.monotonic() + timeout_s, math.inf
     while True:
         now = time.monotonic()
         if not runs():
             raise NotReady(ended=True)
-        if readiness.amqp_answers(ports.amqp):
-            status, version = readiness.management_answer(ports.management, record.username, record.password)
+        if readiness.amqp_answers(ports.amqp or ports.amqps, tls):
+            management = ports.management or ports.https
+            status, version = readiness.management_answer(management, record.username, record.password, tls)
             if version:
                 return version
             refused_since = min(refused_since, now) if status == http.HTTPStatus.UNAUTHORIZED else math.inf
@@ -110,9 +118,10 @@ def until_ready(record: NodeRecord, ports: Ports, runs: Callable[[], bool], time
         time.sleep(_POLL_S)
 
 
-def fingerprint(conf: str) -> str:
+def fingerprint(configuration: Configuration) -> str:
     """Tells one configuration from another."""
-    return hashlib.sha256((conf + node_config.render_advanced() + node_config.render_plugins()).encode()).hexdigest()
+    text = configuration.conf + node_config.render_advanced() + configuration.plugins
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _spawn(command: list[str], environment: dict[str, str], files: NodeFiles) -> subprocess.Popen[bytes]:

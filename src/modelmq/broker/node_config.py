@@ -21,13 +21,21 @@ _LARGEST_MEMORY = 2048 * _MIB
 
 
 class Ports(msgspec.Struct, frozen=True):
-    """All on the loopback address. `amqps` is 0 without TLS."""
+    """All on the loopback address. 0 is none: `amqps` and `https` without TLS, `amqp` and `management` with it only."""
 
     amqp: int
     management: int
     distribution: int
     epmd: int
     amqps: int = 0
+    https: int = 0
+
+
+class Configuration(msgspec.Struct, frozen=True):
+    """The texts of rabbitmq.conf, which holds the administrator's password, and of enabled_plugins."""
+
+    conf: str
+    plugins: str
 
 
 class NodeFiles(msgspec.Struct, frozen=True):
@@ -81,12 +89,21 @@ def memory_limit_bytes(machine_bytes: int) -> int:
     return min(max(machine_bytes * 2 // 5, _SMALLEST_MEMORY), _LARGEST_MEMORY)
 
 
-def render_conf(files: NodeFiles, ports: Ports, username: str, password: str, memory_bytes: int) -> str:
-    """rabbitmq.conf, with keys that 3.10 to 4.x all know. Holds the administrator's password."""
+def render_conf(
+    files: NodeFiles,
+    ports: Ports,
+    username: str,
+    password: str,
+    memory_bytes: int,
+    *,
+    client_certificates: bool = False,
+) -> str:
+    """rabbitmq.conf, with keys that 3.10 to 4.x all know. Holds the administrator's password.
+
+    With `client_certificates` the common name of one that the node's authority signed is a user's login.
+    """
     lines = [
-        f"listeners.tcp.1 = {LOOPBACK}:{ports.amqp}",
-        f"management.tcp.ip = {LOOPBACK}",
-        f"management.tcp.port = {ports.management}",
+        *_plain_listeners(ports),
         # The user `guest` is only made when no other first user is named.
         f"default_user = {username}",
         f"default_pass = {password}",
@@ -102,15 +119,37 @@ def render_conf(files: NodeFiles, ports: Ports, username: str, password: str, me
         "log.file.rotation.count = 3",
     ]
     if ports.amqps:
-        lines += [
-            f"listeners.ssl.1 = {LOOPBACK}:{ports.amqps}",
-            f"ssl_options.cacertfile = {files.relative(files.ca)}",
-            f"ssl_options.certfile = {files.relative(files.certificate)}",
-            f"ssl_options.keyfile = {files.relative(files.key)}",
-            "ssl_options.verify = verify_none",
-            "ssl_options.fail_if_no_peer_cert = false",
-        ]
+        lines += _tls_listeners(files, ports, client_certificates=client_certificates)
     return "\n".join(lines) + "\n"
+
+
+def _plain_listeners(ports: Ports) -> list[str]:
+    if not ports.amqp:
+        return ["listeners.tcp = none"]
+    return [
+        f"listeners.tcp.1 = {LOOPBACK}:{ports.amqp}",
+        f"management.tcp.ip = {LOOPBACK}",
+        f"management.tcp.port = {ports.management}",
+    ]
+
+
+def _tls_listeners(files: NodeFiles, ports: Ports, *, client_certificates: bool) -> list[str]:
+    lines = [
+        f"listeners.ssl.1 = {LOOPBACK}:{ports.amqps}",
+        f"management.ssl.ip = {LOOPBACK}",
+        f"management.ssl.port = {ports.https}",
+    ]
+    for listener in ("ssl_options", "management.ssl"):
+        lines += [
+            f"{listener}.cacertfile = {files.relative(files.ca)}",
+            f"{listener}.certfile = {files.relative(files.certificate)}",
+            f"{listener}.keyfile = {files.relative(files.key)}",
+        ]
+    verify = "verify_peer" if client_certificates else "verify_none"
+    lines += [f"ssl_options.verify = {verify}", "ssl_options.fail_if_no_peer_cert = false"]
+    if client_certificates:
+        lines += ["auth_mechanisms.1 = EXTERNAL", "auth_mechanisms.2 = PLAIN", "ssl_cert_login_from = common_name"]
+    return lines
 
 
 def render_advanced() -> str:
@@ -122,9 +161,9 @@ def render_advanced() -> str:
     return "[{rabbit, [{quorum_commands_soft_limit, 256}]}].\n"
 
 
-def render_plugins() -> str:
-    """The management API and nothing else; each further plugin costs start-up time and memory."""
-    return "[rabbitmq_management].\n"
+def render_plugins(*, client_certificates: bool = False) -> str:
+    """The management API and what is asked for; each further plugin costs start-up time and memory."""
+    return f"[rabbitmq_management{',rabbitmq_auth_mechanism_ssl' if client_certificates else ''}].\n"
 
 
 def environment(files: NodeFiles, node_name: str, ports: Ports, path: str, schedulers: int) -> dict[str, str]:

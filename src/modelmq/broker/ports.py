@@ -15,8 +15,11 @@ from modelmq.errors import NodeError
 _LOWEST, _HIGHEST = 20_000, 32_000
 
 
-def choose(last: Ports | None, *, amqp: int = 0, management: int = 0, tls: bool = False) -> Ports:
-    """`amqp` and `management` are what was asked for, 0 for any. Raises NodeError if one of them is taken."""
+def choose(last: Ports | None, *, amqp: int = 0, management: int = 0, plain: bool = True, tls: bool = False) -> Ports:
+    """`amqp` and `management` are what was asked for, 0 for any; where there are both, the `plain` listeners get them.
+
+    Raises NodeError if one of them is taken.
+    """
     chosen: set[int] = set()
 
     def pick(asked: int, before: int, what: str) -> int:
@@ -30,12 +33,14 @@ def choose(last: Ports | None, *, amqp: int = 0, management: int = 0, tls: bool 
         chosen.add(port)
         return port
 
+    before = last or Ports(amqp=0, management=0, distribution=0, epmd=0)
     return Ports(
-        amqp=pick(amqp, last.amqp if last else 0, "AMQP"),
-        management=pick(management, last.management if last else 0, "the management API"),
-        distribution=pick(0, last.distribution if last else 0, ""),
-        epmd=pick(0, last.epmd if last else 0, ""),
-        amqps=pick(0, last.amqps if last else 0, "") if tls else 0,
+        amqp=pick(amqp, before.amqp, "AMQP") if plain else 0,
+        management=pick(management, before.management, "the management API") if plain else 0,
+        distribution=pick(0, before.distribution, ""),
+        epmd=pick(0, before.epmd, ""),
+        amqps=pick(0 if plain else amqp, before.amqps, "AMQP") if tls else 0,
+        https=pick(0 if plain else management, before.https, "the management API") if tls else 0,
     )
 
 

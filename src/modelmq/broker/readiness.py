@@ -10,6 +10,7 @@ import base64
 import http.client
 import re
 import socket
+import ssl
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -30,21 +31,28 @@ class _Overview(msgspec.Struct):
     rabbitmq_version: str
 
 
-def amqp_answers(port: int) -> bool:
+def amqp_answers(port: int, tls: ssl.SSLContext | None = None) -> bool:
     """Whether the port answers AMQP's protocol header with the start of a connection."""
     try:
-        with socket.create_connection((LOOPBACK, port), timeout=_TIMEOUT_S) as link:
-            link.settimeout(_TIMEOUT_S)
+        with (
+            socket.create_connection((LOOPBACK, port), timeout=_TIMEOUT_S) as plain,
+            tls.wrap_socket(plain, server_hostname=LOOPBACK) if tls else plain as link,
+            link.makefile("rb") as answer,
+        ):
             link.sendall(_HANDSHAKE)
-            return link.recv(3, socket.MSG_WAITALL) == _CONNECTION_START
+            return answer.read(len(_CONNECTION_START)) == _CONNECTION_START
     except OSError:
         return False
 
 
-def management_answer(port: int, username: str, password: str) -> tuple[int, str]:
+def management_answer(port: int, username: str, password: str, tls: ssl.SSLContext | None = None) -> tuple[int, str]:
     """HTTP status and RabbitMQ's version, as its management API tells its administrator; 0 and empty for no answer."""
     token = base64.b64encode(f"{username}:{password}".encode()).decode()
-    connection = http.client.HTTPConnection(LOOPBACK, port, timeout=_TIMEOUT_S)
+    connection = (
+        http.client.HTTPSConnection(LOOPBACK, port, timeout=_TIMEOUT_S, context=tls)
+        if tls
+        else http.client.HTTPConnection(LOOPBACK, port, timeout=_TIMEOUT_S)
+    )
     try:
         connection.request("GET", "/api/overview?columns=rabbitmq_version", headers={"Authorization": f"Basic {token}"})
         # Closed by itself: where the node says that it closes, the answer alone holds the socket.

@@ -15,11 +15,18 @@ def start(settings: Settings) -> None:
     state.create()
     # The node of a running `modelmq up` is that process's to start and stop.
     found = private_node.running(state) if state.running() else None
-    running = found or node.start(private_node.spec(state))
+    running = found or node.start(private_node.spec(state, settings))
+    tls = not running.amqp_port
+    amqp = (
+        f"amqps://{private_node.HOST}:{running.amqps_port}"
+        if tls
+        else f"amqp://{private_node.HOST}:{running.amqp_port}"
+    )
     for name, value in (
         ("RabbitMQ", f"{running.version}, process {running.pid}"),
-        ("AMQP", f"amqp://{private_node.HOST}:{running.amqp_port}"),
+        ("AMQP", amqp),
         ("Management", running.management_url),
+        *([("Authority", running.ca_file)] if tls else []),
         ("Next", "modelmq topology apply"),
         ("Stop", "modelmq broker stop"),
     ):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from pathlib import Path
 from urllib.parse import quote
 
 from modelmq.broker.secrets import read_secret, secret_file
@@ -25,6 +26,8 @@ def lines(settings: Settings) -> list[str]:
         "MODELMQ_REPLY_MODE": settings.topology.reply_mode,
         "MODELMQ_AMQP_URL": amqp_url(settings),
     }
+    if settings.broker.tls and settings.broker.ca_file:
+        values["MODELMQ_AMQP_CA_FILE"] = str(Path(settings.broker.ca_file).absolute())
     return [f"export {name}={shlex.quote(value)}" for name, value in values.items()]
 
 

@@ -29,10 +29,11 @@ from modelmq.errors import (
     Unavailable,
     Unsupported,
 )
-from modelmq.messages import JSON
+from modelmq.messages import JSON, ReplyMode
 from modelmq.protocol import error_message
 from modelmq.settings import Settings
 from modelmq.supervisor.addresses import http_url
+from modelmq.tls import TlsOptions
 
 _BY_STATUS: dict[int, type[RequestError]] = {
     400: InvalidRequest,
@@ -44,6 +45,7 @@ _BY_STATUS: dict[int, type[RequestError]] = {
     504: Expired,
 }
 _URL_VARIABLE = "MODELMQ_HTTP_URL"
+_CA_VARIABLE = "MODELMQ_AMQP_CA_FILE"
 
 
 class Question(msgspec.Struct, frozen=True):
@@ -61,7 +63,9 @@ def run(settings: Settings, question: Question, environ: Mapping[str, str]) -> N
     url = question.url or environ.get(_URL_VARIABLE) or http_url(settings)
     scheme = url.partition("://")[0]
     if scheme in ("amqp", "amqps"):
-        answer = asyncio.run(over_amqp(url, question, body, settings))
+        broker = settings.broker
+        tls = TlsOptions(broker.ca_file or environ.get(_CA_VARIABLE, ""), broker.cert_file, broker.key_file)
+        answer = asyncio.run(over_amqp(url, question, body, tls, settings.topology.reply_mode))
     elif scheme in ("http", "https"):
         answer = over_http(url, question, body)
     else:
@@ -108,15 +112,15 @@ def over_http(url: str, question: Question, body: bytes) -> bytes:
     return response.content
 
 
-async def over_amqp(url: str, question: Question, body: bytes, settings: Settings) -> bytes:
+async def over_amqp(url: str, question: Question, body: bytes, tls: TlsOptions, reply_mode: ReplyMode) -> bytes:
     """Without a gateway, as any program may ask. Raises RequestError, BrokerError, ConfigError."""
     model, version = _model(question.model)
     async with Client(
         url,
-        ca_file=settings.broker.ca_file,
+        **msgspec.structs.asdict(tls),
         timeout_s=question.timeout_s,
         name="modelmq-infer",
-        reply_mode=settings.topology.reply_mode,
+        reply_mode=reply_mode,
     ) as client:
         return await client.infer_json(model, body, version=version or None)
 

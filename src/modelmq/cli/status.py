@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from modelmq.broker import processes
-from modelmq.broker.management import Management, connect
+from modelmq.broker.management import Management, connect, tls_of
 from modelmq.broker.secrets import read_secret, secret_file
 from modelmq.errors import ModelMQError
 from modelmq.protocol import error_message
@@ -147,7 +147,7 @@ def _management(settings: Settings) -> Management:
     path = secret_file(settings.state_dir, user)
     if not path.exists():
         return connect(broker)
-    return Management(broker.management_url, user, read_secret("", path), ca_file=broker.ca_file, timeout_s=_TIMEOUT_S)
+    return Management(broker.management_url, user, read_secret("", path), tls=tls_of(broker), timeout_s=_TIMEOUT_S)
 
 
 def _model_names(settings: Settings) -> list[str]:

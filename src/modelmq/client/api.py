@@ -21,6 +21,7 @@ from modelmq.errors import ConfigError, InvalidRequest, TooLarge
 from modelmq.events import ignore
 from modelmq.messages import BODY_LIMIT_BYTES, REPLY_PATHS, Lane, ReplyMode
 from modelmq.protocol import Parameters, decode_response, encode_request
+from modelmq.tls import TlsOptions
 
 SERVICE = "client"
 
@@ -29,7 +30,8 @@ class Client:
     """`async with modelmq.Client("amqp://user:password@host/vhost") as client: …`; any number of requests at a time.
 
     The URL may name several hosts (`@a:5672,b:5672/vhost`). `amqps://` verifies the broker, against `ca_file` or the
-    system's authorities. The user needs no more than the right to publish to `ml-model-exchange`.
+    system's authorities, and shows the certificate of `cert_file` and `key_file` to a broker that asks for one; a URL
+    without user and password logs in by it. The user needs no more than the right to publish to `ml-model-exchange`.
     """
 
     def __init__(
@@ -37,6 +39,8 @@ class Client:
         url: str,
         *,
         ca_file: str = "",
+        cert_file: str = "",
+        key_file: str = "",
         timeout_s: float = 60.0,
         connections: int = 1,
         name: str = "modelmq-client",
@@ -50,7 +54,7 @@ class Client:
             raise ConfigError(f'reply_mode must be "direct" or "queue", not "{reply_mode}".')
         if connections < 1:
             raise ConfigError(f"connections must be 1 or more, not {connections}.")
-        self._options = options_from_url(url, name=name, ca_file=ca_file)
+        self._options = options_from_url(url, name=name, tls=TlsOptions(ca_file, cert_file, key_file))
         self._timeout_s = timeout_s
         self._connections = connections
         self._rights = Rights(reply_mode, sends_cancels=False)

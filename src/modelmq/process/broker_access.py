@@ -1,6 +1,7 @@
 """How a service connects to RabbitMQ: the settings turned into connection options for its own user.
 
-Passwords in files are read again at every attempt, so a rotated secret takes effect without a restart.
+Passwords in files are read again at every attempt, so a rotated secret takes effect without a restart. With
+`broker.auth = "external"` there is none: the broker takes the user from the client certificate.
 """
 
 from __future__ import annotations
@@ -17,14 +18,18 @@ def connection_options(settings: Settings, user: str, name: str) -> ConnectionOp
     broker = settings.broker
     tls = TlsOptions(broker.ca_file, broker.cert_file, broker.key_file) if broker.tls else None
     username = broker.username or user
+    external = broker.auth == "external"
 
     def credentials() -> Credentials:
+        if external:
+            return Credentials("", "")
         password = read_secret(broker.password, broker.password_file, setting="broker.password_file")
         return Credentials(username, password)
 
     return ConnectionOptions(
         endpoints=tuple(Endpoint(*split_host(host), tls) for host in broker.hosts),
         credentials=credentials,
+        external=external,
         vhost=broker.vhost,
         name=name,
         heartbeat_s=broker.heartbeat_s,
@@ -35,7 +40,7 @@ def connection_options(settings: Settings, user: str, name: str) -> ConnectionOp
 def with_own_secret(settings: Settings, user: str) -> Settings:
     """With user and password file of the state folder, where the settings name neither."""
     broker = settings.broker
-    if broker.password or broker.password_file:
+    if broker.password or broker.password_file or broker.auth == "external":
         return settings
     username = broker.username or user
     path = str(secret_file(settings.state_dir, username))

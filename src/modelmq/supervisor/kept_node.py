@@ -41,7 +41,9 @@ class KeptNode:
         """Until it answers; from then on it is kept. Raises NodeError."""
         running = await self._start()
         self._spec = msgspec.structs.replace(
-            self._spec, amqp_port=running.amqp_port, management_port=int(running.management_url.rpartition(":")[2])
+            self._spec,
+            amqp_port=running.amqp_port or running.amqps_port,
+            management_port=int(running.management_url.rpartition(":")[2]),
         )
         self._keeper = asyncio.create_task(self._kept(running))
         return running

@@ -46,7 +46,7 @@ class Run:
         self.settings = msgspec.structs.replace(
             options.settings, models_dir=str(folder), state_dir=str(self.state.path)
         )
-        self.node = KeptNode(private_node.spec(self.state), progress.problem)
+        self.node = KeptNode(private_node.spec(self.state, options.settings), progress.problem)
         self.catalog = Catalog((), ())
         self.ready_models: tuple[str, ...] = ()
         self.asked: Asked | None = None

@@ -17,7 +17,7 @@ import httpx
 import msgspec
 
 from modelmq import demo
-from modelmq.broker.management import Management
+from modelmq.broker.management import connect
 from modelmq.broker.secrets import secret_file
 from modelmq.errors import ModelLoadError, ModelMQError
 from modelmq.provision import ApplyReport, provision
@@ -175,8 +175,7 @@ async def _write_demo_models(run: Run) -> str:
 
 
 def _provision(settings: Settings, run: Run) -> ApplyReport:
-    broker = settings.broker
-    with Management(broker.management_url, broker.admin_username, broker.admin_password) as management:
+    with connect(settings.broker) as management:
         return provision(settings, routes_of(run.catalog), management)
 
 

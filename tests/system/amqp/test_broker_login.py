@@ -36,7 +36,7 @@ def stranger(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def secure(vhost: Any, ca_file: Any, **endpoint: Any) -> ConnectionOptions:
-    options = options_from_url(vhost.tls_url, ca_file=str(ca_file))
+    options = options_from_url(vhost.tls_url, tls=TlsOptions(str(ca_file)))
     place = msgspec.structs.replace(options.endpoints[0], **endpoint)
     return msgspec.structs.replace(options, endpoints=(place,), connect_timeout_s=15.0)
 
