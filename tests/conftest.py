@@ -1,7 +1,9 @@
 """A real RabbitMQ for the tests that need one: a private node per session, a virtual host per test.
 
 Tests marked `both_brokers` run twice, on the system's RabbitMQ and on 4.3, where that can be had; those marked
-`both_reply_modes` with replies that go directly, and through queues.
+`both_reply_modes` with replies that go directly, and through queues. Every node serves AMQP and the management API
+plain and with TLS (`amqps_port`, `secure_management_url`, verified with `ca_file`), and takes certificates of the
+fixture `authority` as logins.
 """
 
 from __future__ import annotations
@@ -22,7 +24,10 @@ from urllib.parse import quote
 import pytest
 
 from modelmq.broker.node import NodeSpec, RunningNode, start
+from modelmq.broker.node_config import files_in
+from modelmq.broker.node_record import write_private
 from modelmq.messages import ReplyMode
+from tests.authority import Authority
 from tests.not_tested import not_tested, write_not_tested
 
 if TYPE_CHECKING:
@@ -109,16 +114,16 @@ def node(request: pytest.FixtureRequest) -> RunningNode:
 
 
 @pytest.fixture(scope="session")
-def system_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
+def system_node(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
     """The RabbitMQ of this system. A machine without it fails the tests that need it."""
-    with _started(tmp_path_factory.mktemp("node")) as running:
+    with _started(tmp_path_factory.mktemp("node"), authority) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
-def node43(home43: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
+def node43(authority: Authority, home43: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
     """RabbitMQ 4.3. Where it cannot be had the tests are skipped, and the end of the run says so."""
-    with _started(tmp_path_factory.mktemp("node43"), home43) as running:
+    with _started(tmp_path_factory.mktemp("node43"), authority, home43) as running:
         yield running
 
 
@@ -132,12 +137,26 @@ def home43(pytestconfig: pytest.Config) -> Path:
     return Path(done.stdout.strip())
 
 
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """Who signed the nodes' certificates, and signs those of clients."""
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
 @contextmanager
-def _started(folder: Path, home: Path | None = None) -> Iterator[RunningNode]:
-    """A node with a TLS listener."""
+def _started(folder: Path, authority: Authority, home: Path | None = None) -> Iterator[RunningNode]:
+    """A node with all its listeners, and a certificate of the authority in place of one that it makes itself."""
+    files, issued = files_in(folder), authority.issue("localhost")
+    files.ca.parent.mkdir(mode=0o700)
+    for source, place in (
+        (authority.ca_file, files.ca),
+        (issued.cert_file, files.certificate),
+        (issued.key_file, files.key),
+    ):
+        write_private(place, Path(source).read_bytes())
     watch = subprocess.Popen([sys.executable, "-c", _WATCH, str(folder)], stdin=subprocess.PIPE, start_new_session=True)
     try:
-        running = start(NodeSpec(directory=folder, tls=True, home=home))
+        running = start(NodeSpec(directory=folder, tls=True, client_certificates=True, home=home))
         try:
             yield running
         finally:

@@ -8,7 +8,7 @@ from urllib.parse import unquote
 import msgspec
 
 from modelmq.errors import ConfigError
-from modelmq.tls import TlsOptions
+from modelmq.tls.options import TlsOptions
 
 PORT = 5672
 TLS_PORT = 5671

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -21,52 +18,15 @@ from modelmq.amqp import (
     connect,
     options_from_url,
 )
-from modelmq.broker import certificates
-from modelmq.errors import AccessRefused, ConfigError, ConnectFailed
+from modelmq.errors import AccessRefused, ConnectFailed
 
 pytestmark = pytest.mark.broker
-
-
-@pytest.fixture(scope="module")
-def stranger(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The certificate of an authority that has signed nothing of ours."""
-    folder = tmp_path_factory.mktemp("stranger")
-    certificates.make(folder / "ca.pem", folder / "server.pem", folder / "key.pem")
-    return folder / "ca.pem"
 
 
 def secure(vhost: Any, ca_file: Any, **endpoint: Any) -> ConnectionOptions:
     options = options_from_url(vhost.tls_url, tls=TlsOptions(str(ca_file)))
     place = msgspec.structs.replace(options.endpoints[0], **endpoint)
     return msgspec.structs.replace(options, endpoints=(place,), connect_timeout_s=15.0)
-
-
-@asynccontextmanager
-async def forwarded(port: int) -> AsyncIterator[int]:
-    """A port on 127.0.0.2, which no certificate names, that leads to this one."""
-    tasks: set[asyncio.Task[None]] = set()
-
-    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while data := await reader.read(65_536):
-                writer.write(data)
-        except ConnectionError:
-            pass
-        finally:
-            writer.close()
-
-    async def join(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
-        await asyncio.gather(copy(reader, far_writer), copy(far_reader, writer))
-
-    server = await asyncio.start_server(lambda r, w: tasks.add(asyncio.create_task(join(r, w))), "127.0.0.2", 0)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @pytest.mark.both_brokers
@@ -86,50 +46,9 @@ async def test_a_verified_tls_connection_carries_messages(vhost: Any, opened: An
     assert connection.closed.result() is None
 
 
-@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
-async def test_every_name_in_the_certificate_is_good(vhost: Any, opened: Any, host: str) -> None:
-    await opened(secure(vhost, vhost.node.ca_file, host=host))
-
-
-async def test_an_unknown_authority_is_refused(vhost: Any, stranger: Path) -> None:
-    with pytest.raises(ConnectFailed, match="certificate that is not trusted"):
-        await connect(secure(vhost, stranger))
-
-
-async def test_the_systems_authorities_do_not_know_the_private_nodes(vhost: Any) -> None:
-    with pytest.raises(ConnectFailed, match="certificate that is not trusted"):
-        await connect(secure(vhost, ""))
-
-
-async def test_a_name_that_is_not_in_the_certificate_is_refused(vhost: Any) -> None:
-    async with forwarded(vhost.node.amqps_port) as port:
-        with pytest.raises(ConnectFailed, match=r"certificate that is not trusted: .*127\.0\.0\.2"):
-            await connect(secure(vhost, vhost.node.ca_file, host="127.0.0.2", port=port))
-
-
-async def test_tls_to_the_plain_port_is_told_in_words(vhost: Any) -> None:
-    with pytest.raises(ConnectFailed, match="cannot be reached through TLS"):
-        await connect(secure(vhost, vhost.node.ca_file, port=vhost.node.amqp_port))
-
-
 async def test_no_tls_to_the_tls_port_is_told_in_words(vhost: Any) -> None:
     with pytest.raises(ConnectFailed, match="does not speak AMQP"):
         await connect(secure(vhost, vhost.node.ca_file, tls=None))
-
-
-@pytest.mark.parametrize("content", [None, "no certificate"])
-async def test_a_certificate_file_that_cannot_be_used_is_named(vhost: Any, tmp_path: Path, content: str | None) -> None:
-    path = tmp_path / "ca.pem"
-    if content is not None:
-        path.write_text(content)
-    with pytest.raises(ConfigError, match=r"ca\.pem"):
-        await connect(secure(vhost, path))
-
-
-async def test_a_client_certificate_that_is_not_there_is_named(vhost: Any) -> None:
-    tls = TlsOptions(ca_file=vhost.node.ca_file, cert_file="/nonexistent/client.pem")
-    with pytest.raises(ConfigError, match=r"client\.pem"):
-        await connect(secure(vhost, "", tls=tls))
 
 
 @pytest.mark.both_brokers

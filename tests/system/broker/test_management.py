@@ -12,10 +12,11 @@ import pytest
 
 from modelmq.broker.management import Management, connect
 from modelmq.broker.node import RunningNode
-from modelmq.errors import ConfigError, ModelMQError, ProvisionError
+from modelmq.errors import ConfigError, ProvisionError
 from modelmq.provision import provision
 from modelmq.provision.passwords import password_hash
 from modelmq.settings import BrokerSettings, Settings
+from modelmq.tls import TlsOptions
 
 Answer = Callable[[socket.socket, threading.Event], None]
 OK = b"HTTP/1.1 200 OK\r\n"
@@ -175,5 +176,5 @@ def test_no_administrator_or_no_password_is_named(tmp_path: Path) -> None:
 
 
 def test_a_certificate_authority_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(ModelMQError, match=r"broker\.ca_file: .* cannot be used as a certificate authority"):
-        Management("https://127.0.0.1:1", "a", "b", ca_file=str(tmp_path / "nowhere.pem"))
+    with pytest.raises(ConfigError, match=r"ca_file: the file .*nowhere\.pem cannot be read"):
+        Management("https://127.0.0.1:1", "a", "b", tls=TlsOptions(ca_file=str(tmp_path / "nowhere.pem")))

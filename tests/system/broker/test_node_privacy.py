@@ -46,9 +46,10 @@ def test_every_listener_is_on_the_loopback_address(node: RunningNode) -> None:
     found = sockets(node, "tcp")
     assert {ip for _, ip, _ in found} <= LOOPBACK
     ports = {port for _, _, port in found}
-    assert {node.amqp_port, node.amqps_port, int(node.management_url.rpartition(":")[2])} < ports
+    urls = (node.management_url, node.secure_management_url)
+    assert {node.amqp_port, node.amqps_port, *(int(url.rpartition(":")[2]) for url in urls)} < ports
     # Beside these the node listens for other Erlang machines, and its epmd for the node.
-    assert len(ports) == 5
+    assert len(ports) == 6
     assert len({port for name, _, port in found if name == "epmd"}) == 1
 
 

@@ -53,7 +53,7 @@ def test_logins(login: str, username: str, password: str) -> None:
 def test_name_and_certificate_authority_are_kept() -> None:
     options = options_from_url("amqps://u:p@h", name="gateway", tls=TlsOptions("ca.pem"))
     assert options.name == "gateway"
-    assert options.endpoints[0].tls == TlsOptions(tls=TlsOptions("ca.pem"))
+    assert options.endpoints[0].tls == TlsOptions("ca.pem")
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ def test_the_core_imports_only_the_core(module: str) -> None:
     names = imported(module)
     assert not {name.partition(".")[0] for name in names} & SHELL
     ours = {name for name in names if name.startswith("modelmq")}
-    assert ours <= {f"modelmq.amqp.{each}" for each in CORE} | {"modelmq.amqp", "modelmq.errors"}
+    assert ours <= {f"modelmq.amqp.{each}" for each in CORE} | {"modelmq.amqp", "modelmq.errors", "modelmq.tls.options"}
 
 
 def test_public_names_are_sorted_and_there() -> None:

@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from modelmq.broker.management_errors import answer_error, transport_error, unreadable_answer
+from modelmq.tls import TlsOptions
 
 URL = "http://broker:15672"
 
@@ -21,17 +22,22 @@ UNUSED = (httpx.HTTPStatusError,)
 @pytest.mark.parametrize("kind", [each for each in all_kinds(httpx.RequestError) if each not in UNUSED])
 def test_every_way_httpx_fails_has_a_sentence(kind: type[Exception]) -> None:
     if kind in (httpx.RequestError, httpx.TransportError):
-        assert transport_error(URL, kind("x")).message == f"The management API at {URL} failed: {kind.__name__}."
+        assert (
+            transport_error(URL, kind("x"), TlsOptions()).message
+            == f"The management API at {URL} failed: {kind.__name__}."
+        )
     else:
-        assert "failed:" not in transport_error(URL, kind("x")).message
+        assert "failed:" not in transport_error(URL, kind("x"), TlsOptions()).message
 
 
 def test_a_certificate_that_is_not_trusted_is_told_from_a_lost_connection() -> None:
     error = httpx.ConnectError("x")
     error.__cause__ = ssl.SSLCertVerificationError(1, "certificate verify failed")
     error.__cause__.verify_message = "self-signed certificate"
-    said = transport_error("https://broker", error).message
-    assert said == "The management API at https://broker is not trusted: self-signed certificate; see broker.ca_file."
+    said = transport_error("https://broker", error, TlsOptions()).message
+    assert said == (
+        "The management API at https://broker has a certificate that is not trusted: self-signed certificate."
+    )
 
 
 @pytest.mark.parametrize(

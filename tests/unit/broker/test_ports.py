@@ -19,9 +19,11 @@ def taken() -> Iterator[int]:
 def test_all_differ_and_are_free() -> None:
     chosen = ports.choose(None, tls=True)
     numbers = set(msgspec.structs.asdict(chosen).values())
-    assert len(numbers) == 5
+    assert len(numbers) == 6
     assert all(20_000 <= number < 32_000 and ports.is_free(number) for number in numbers)
-    assert ports.choose(None).amqps == 0
+    plain, secure = ports.choose(None), ports.choose(None, plain=False, tls=True)
+    assert (plain.amqps, plain.https, secure.amqp, secure.management) == (0, 0, 0, 0)
+    assert all((plain.amqp, plain.management, secure.amqps, secure.https))
 
 
 def test_those_of_last_time_unless_taken(taken: int) -> None:
@@ -35,6 +37,10 @@ def test_those_of_last_time_unless_taken(taken: int) -> None:
 def test_those_asked_for_or_an_error(taken: int) -> None:
     asked = ports.choose(None).amqp
     assert ports.choose(None, amqp=asked).amqp == asked
+    secure = ports.choose(None, amqp=asked, management=asked + 1, plain=False, tls=True)
+    assert (secure.amqps, secure.https) == (asked, asked + 1)
+    both = ports.choose(None, amqp=asked, tls=True)
+    assert (both.amqp, both.amqps == asked) == (asked, False)
     with pytest.raises(NodeError, match=rf"^Port {taken} on 127\.0\.0\.1, wanted for AMQP, is taken: end what uses it"):
         ports.choose(None, amqp=taken)
     with pytest.raises(NodeError, match=r"wanted for the management API, is taken"):
