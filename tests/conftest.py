@@ -12,10 +12,8 @@ import base64
 import json
 import secrets
 import subprocess
-import sys
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
@@ -23,23 +21,14 @@ from urllib.parse import quote
 
 import pytest
 
-from modelmq.broker.node import NodeSpec, RunningNode, start
-from modelmq.broker.node_config import files_in
-from modelmq.broker.node_record import write_private
+from modelmq.broker.node import RunningNode
 from modelmq.messages import ReplyMode
 from tests.authority import Authority
+from tests.nodes import started
 from tests.not_tested import not_tested, write_not_tested
 
 if TYPE_CHECKING:
     from modelmq.amqp import ConnectionOptions
-
-# A session that is killed cannot end its node; this process sees its pipe close, and does.
-_WATCH = """
-import pathlib, sys
-sys.stdin.read()
-from modelmq.broker import node
-node.stop(pathlib.Path(sys.argv[1]))
-"""
 
 
 class _Admin:
@@ -113,17 +102,23 @@ def node(request: pytest.FixtureRequest) -> RunningNode:
     return running
 
 
+@pytest.fixture
+def home_of_node(request: pytest.FixtureRequest, node: RunningNode) -> Path | None:
+    """The RABBITMQ_HOME of `node`, for another one like it; None for the system's."""
+    return request.getfixturevalue("home43") if node.version.startswith("4.3.") else None
+
+
 @pytest.fixture(scope="session")
 def system_node(authority: Authority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
     """The RabbitMQ of this system. A machine without it fails the tests that need it."""
-    with _started(tmp_path_factory.mktemp("node"), authority) as running:
+    with started(tmp_path_factory.mktemp("node"), authority) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def node43(authority: Authority, home43: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
     """RabbitMQ 4.3. Where it cannot be had the tests are skipped, and the end of the run says so."""
-    with _started(tmp_path_factory.mktemp("node43"), authority, home43) as running:
+    with started(tmp_path_factory.mktemp("node43"), authority, home43) as running:
         yield running
 
 
@@ -141,28 +136,6 @@ def home43(pytestconfig: pytest.Config) -> Path:
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     """Who signed the nodes' certificates, and signs those of clients."""
     return Authority(tmp_path_factory.mktemp("authority"))
-
-
-@contextmanager
-def _started(folder: Path, authority: Authority, home: Path | None = None) -> Iterator[RunningNode]:
-    """A node with all its listeners, and a certificate of the authority in place of one that it makes itself."""
-    files, issued = files_in(folder), authority.issue("localhost")
-    files.ca.parent.mkdir(mode=0o700)
-    for source, place in (
-        (authority.ca_file, files.ca),
-        (issued.cert_file, files.certificate),
-        (issued.key_file, files.key),
-    ):
-        write_private(place, Path(source).read_bytes())
-    watch = subprocess.Popen([sys.executable, "-c", _WATCH, str(folder)], stdin=subprocess.PIPE, start_new_session=True)
-    try:
-        running = start(NodeSpec(directory=folder, tls=True, client_certificates=True, home=home))
-        try:
-            yield running
-        finally:
-            running.stop()
-    finally:
-        watch.communicate(timeout=60)
 
 
 @pytest.fixture

@@ -83,6 +83,7 @@ def test_a_password_from_a_stronger_source_replaces_a_file_from_a_weaker_one() -
         ("[broker]\ntls = true\ncert_file = 'c'", 3, "cert_file needs broker.key_file beside it"),
         ("[broker]\ntls = true\nkey_file = 'c'", 3, "key_file needs broker.cert_file beside it"),
         ("[broker]\nca_file = 'c'", 2, "ca_file has no effect without broker.tls = true"),
+        ("[broker]\nauth = 'external'", 2, 'auth = "external" needs broker.tls = true, broker.cert_file'),
         ("[gateway]\ndefault_timeout_s = 600", 2, "must be below topology.message_ttl_s"),
         ("[topology]\nmessage_ttl_s = 60", 2, "must be below topology.message_ttl_s"),
     ],

@@ -38,7 +38,7 @@ async def connect(options: ConnectionOptions, *, on_blocked: OnBlocked | None = 
             ) from error
         except (OSError, UnicodeError, BrokerError) as error:
             failures.append(f"{endpoint} {_sentence(error, endpoint)}")
-    raise ConnectFailed(f"No RabbitMQ could be reached: {'; '.join(failures)}.")
+    raise ConnectFailed(f"No RabbitMQ could be reached: {'; '.join(failures)}.".replace("?.", "?"))
 
 
 async def _connect(

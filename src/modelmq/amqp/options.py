@@ -64,6 +64,8 @@ class ConnectionOptions(msgspec.Struct, frozen=True):
     """Bodies larger than this are not kept: their delivery has an empty body and its true size."""
 
     def __post_init__(self) -> None:
+        if self.external and not all(each.tls and each.tls.cert_file for each in self.endpoints):
+            raise ConfigError("A login by client certificate needs cert_file and key_file, and TLS.")
         if len(self.vhost) > _LONGEST_VHOST:
             raise ConfigError(f'The virtual host "{self.vhost[:40]}…" has more than {_LONGEST_VHOST} characters.')
 

@@ -12,6 +12,8 @@ _UNKNOWN_AUTHORITY = (2, 18, 19, 20, 21)
 _WRONG_NAME = (62, 64)
 """X.509 verification results, as OpenSSL numbers them: name, address."""
 
+_REFUSED = "ALERT_HANDSHAKE_FAILURE"
+_REFUSED_NAMELESS = "refuses the TLS handshake; does it ask for a client certificate (see cert_file)?"
 _REASONS: tuple[tuple[str, str], ...] = (
     ("WRONG_VERSION_NUMBER", "does not speak TLS there; is it the port of its TLS listener?"),
     ("RECORD_LAYER_FAILURE", "does not speak TLS there; is it the port of its TLS listener?"),
@@ -21,7 +23,7 @@ _REASONS: tuple[tuple[str, str], ...] = (
     ("ALERT_CERTIFICATE_EXPIRED", "refuses the client certificate {cert}, which has expired; renew it"),
     ("ALERT_CERTIFICATE_REVOKED", "refuses the client certificate {cert}, which was revoked; get a new one"),
     ("CERTIFICATE_REQUIRED", "asks for a client certificate; set cert_file and key_file"),
-    ("ALERT_HANDSHAKE_FAILURE", "refuses the TLS handshake; does it ask for a client certificate (see cert_file)?"),
+    (_REFUSED, "does not take the client certificate {cert}; is it one for clients?"),
     ("ALERT_BAD_CERTIFICATE", "does not take the client certificate {cert}; its log says why"),
     ("ALERT_CERTIFICATE_UNKNOWN", "does not take the client certificate {cert}; its log says why"),
     ("ALERT_UNSUPPORTED_CERTIFICATE", "does not take the client certificate {cert}; is it one for clients?"),
@@ -34,6 +36,8 @@ def problem(error: Exception, host: str, tls: TlsOptions) -> str:
     if hasattr(error, "verify_message"):
         return _not_verified(error, host, tls)
     reason = getattr(error, "reason", "") or str(error)
+    if _REFUSED in reason and not tls.cert_file:
+        return _REFUSED_NAMELESS
     for part, words in _REASONS:
         if part in reason:
             return words.format(cert=tls.cert_file or "(none is set)")

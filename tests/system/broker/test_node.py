@@ -112,7 +112,8 @@ def test_a_leftover_that_is_set_up_otherwise_is_ended(folder: Path, starter: Sta
     assert left is not None
     owner.kill()
     owner.wait()
-    ours = start(NodeSpec(folder, extra_conf="heartbeat = 13"))
+    ours = start(NodeSpec(folder, plain=False, tls=True))
+    assert ask_for_a_queue(ours, tls=True)
     assert ours.pid != left.pid
     assert not left.alive()
     assert names_of(folder).count("beam.smp") == 1
@@ -219,7 +220,8 @@ def test_a_port_taken_between_our_look_and_the_nodes(folder: Path, monkeypatch: 
 
 def test_any_path_will_do(tmp_path: Path) -> None:
     folder = tmp_path / "several words" / "jürgen #1 $HOME %20 [{x}]" / ("x" * 200) / ("y" * 200) / "node"
-    with start(NodeSpec(folder, tls=True)) as running:
+    with start(NodeSpec(folder, plain=False, tls=True)) as running:
+        assert running.amqp_port == 0
         assert ask_for_a_queue(running, tls=True)
         assert running.log_file.stat().st_size > 0
     assert names_of(folder) == []

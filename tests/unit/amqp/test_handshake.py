@@ -8,15 +8,15 @@ from pamqp import commands
 from modelmq.amqp.handshake import Handshake
 from modelmq.amqp.options import ConnectionOptions, Credentials, Endpoint
 from modelmq.errors import AccessRefused, ConnectFailed, ProtocolViolation
+from modelmq.tls import TlsOptions
 
 START = commands.Connection.Start(server_properties={}, mechanisms="AMQPLAIN PLAIN", locales="en_US")
 
 
 def handshake(**options: Any) -> Handshake:
     credentials = Credentials("user", "pass:wörd")
-    return Handshake(
-        ConnectionOptions(endpoints=(Endpoint("h"),), credentials=lambda: credentials, **options), credentials
-    )
+    known = {"endpoints": (Endpoint("h"),), "credentials": lambda: credentials}
+    return Handshake(ConnectionOptions(**known | options), credentials)
 
 
 def tuned(tune: commands.Connection.Tune, **options: Any) -> tuple[Handshake, commands.Connection.TuneOk]:
@@ -72,8 +72,30 @@ def test_a_frame_smaller_than_amqp_allows_is_a_violation() -> None:
 
 
 def test_a_broker_without_plain_is_refused_in_words() -> None:
-    with pytest.raises(ConnectFailed, match="EXTERNAL"):
+    with pytest.raises(ConnectFailed, match=r"^offers the logins EXTERNAL XPLAIN, not PLAIN; allow it in"):
         handshake().receive(commands.Connection.Start(mechanisms="EXTERNAL XPLAIN"))
+
+
+BY_CERTIFICATE = {"external": True, "endpoints": (Endpoint("h", tls=TlsOptions(cert_file="c", key_file="k")),)}
+
+
+def test_a_login_by_certificate_sends_no_password() -> None:
+    (start_ok,) = handshake(**BY_CERTIFICATE).receive(commands.Connection.Start(mechanisms="PLAIN EXTERNAL"))
+    assert isinstance(start_ok, commands.Connection.StartOk)
+    assert (start_ok.mechanism, start_ok.response) == ("EXTERNAL", "")
+
+
+def test_a_broker_without_external_is_refused_in_words() -> None:
+    with pytest.raises(ConnectFailed, match="not EXTERNAL; it needs the plugin rabbitmq_auth_mechanism_ssl"):
+        handshake(**BY_CERTIFICATE).receive(START)
+
+
+def test_who_a_certificate_names_is_not_known_to_us() -> None:
+    opening = handshake(**BY_CERTIFICATE)
+    opening.receive(commands.Connection.Start(mechanisms="EXTERNAL"))
+    with pytest.raises(AccessRefused, match="refused the user that the client certificate names") as caught:
+        opening.receive(commands.Connection.Close(403, "no", 0, 0))
+    assert '"user"' not in caught.value.message
 
 
 @pytest.mark.parametrize(

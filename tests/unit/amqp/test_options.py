@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from modelmq.amqp.options import Credentials, Endpoint, TlsOptions, options_from_url
@@ -83,3 +84,17 @@ def test_a_repr_does_not_show_the_password() -> None:
 def test_an_endpoint_reads_as_it_is_written() -> None:
     assert str(Endpoint("h", 1)) == "h:1"
     assert str(Endpoint("::1", 1)) == "[::1]:1"
+
+
+def test_a_url_without_a_user_logs_in_by_the_client_certificate() -> None:
+    own = TlsOptions("ca.pem", "c.pem", "k.pem")
+    assert options_from_url("amqps://h/v", tls=own).external
+    assert not options_from_url("amqps://u:p@h/v", tls=own).external
+    assert not options_from_url("amqps://h/v", tls=TlsOptions("ca.pem")).external
+    assert not options_from_url("amqp://h/v", tls=own).external
+
+
+def test_a_login_by_certificate_needs_one() -> None:
+    options = options_from_url("amqps://h/v", tls=TlsOptions("ca.pem"))
+    with pytest.raises(ConfigError, match="needs cert_file and key_file"):
+        msgspec.structs.replace(options, external=True)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from modelmq.amqp import Endpoint, TlsOptions
+from modelmq.amqp import Credentials, Endpoint, TlsOptions
 from modelmq.errors import ConfigError
 from modelmq.process import connection_options
 from modelmq.process.broker_access import with_own_secret
@@ -45,3 +45,11 @@ def test_a_service_started_by_hand_finds_its_own_secret(tmp_path: Path) -> None:
     assert (found.username, found.password_file) == ("ml-gateway", str(tmp_path / "secrets" / "ml-gateway"))
     own = Settings(broker=BrokerSettings(username="me", password="p"))
     assert with_own_secret(own, "ml-gateway") is own
+
+
+def test_a_login_by_certificate_needs_no_secret(tmp_path: Path) -> None:
+    broker = BrokerSettings(auth="external", tls=True, cert_file="cert", key_file="key")
+    found = with_own_secret(Settings(broker=broker, state_dir=str(tmp_path)), "ml-gateway")
+    options = connection_options(found, "ml-gateway", "n")
+    assert options.external
+    assert options.credentials() == Credentials("", "")
