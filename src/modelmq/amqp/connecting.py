@@ -38,7 +38,8 @@ async def connect(options: ConnectionOptions, *, on_blocked: OnBlocked | None = 
             ) from error
         except (OSError, UnicodeError, BrokerError) as error:
             failures.append(f"{endpoint} {_sentence(error, endpoint)}")
-    raise ConnectFailed(f"No RabbitMQ could be reached: {'; '.join(failures)}.".replace("?.", "?"))
+    said = "; ".join(failures)
+    raise ConnectFailed(f"No RabbitMQ could be reached: {said}" + ("" if said.endswith("?") else "."))
 
 
 async def _connect(

@@ -48,6 +48,13 @@ def test_the_reply_mode_is_said_and_is_no_setting_of_later_commands(tmp_path: Pa
     assert load("", "f", environ, {}).topology.reply_mode == "direct"
 
 
+def test_the_authority_is_told_where_there_is_one(tmp_path: Path) -> None:
+    secret(tmp_path, "s")
+    flags = {"state_dir": str(tmp_path), "broker.tls": True, "broker.ca_file": "tls/ca.pem"}
+    assert f"export MODELMQ_AMQP_CA_FILE={Path.cwd()}/tls/ca.pem" in env.lines(load("", "f", {}, flags))
+    assert not any("CA_FILE" in line for line in env.lines(load("", "f", {}, flags | {"broker.ca_file": None})))
+
+
 def test_without_a_secret_it_says_what_to_do(settings: Settings) -> None:
     with pytest.raises(ConfigError, match=r"^The user ml-client has no secret in .*: run modelmq topology apply first"):
         env.lines(settings)
