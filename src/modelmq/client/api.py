@@ -34,7 +34,7 @@ class Client:
     without user and password logs in by it. The user needs no more than the right to publish to `ml-model-exchange`.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keywords, each with a default
         self,
         url: str,
         *,
