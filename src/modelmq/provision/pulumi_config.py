@@ -19,7 +19,7 @@ from modelmq.topology import ModelRoute
 T = TypeVar("T")
 
 # What the original program served, one model under its own names.
-_DEFAULT_MODELS = (ModelRoute("ml_service", queue="ml-service-queue", routing_key="ml_service"),)
+_DEFAULT_MODELS = (ModelRoute("ml_service", ("1",), queue="ml-service-queue", routing_key="ml_service"),)
 _SECTIONS = ("broker", "topology")
 _OWN = ("models", "allow_delete", "passwords", "broker_version")
 _WHAT = "stack config"

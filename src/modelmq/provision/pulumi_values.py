@@ -14,7 +14,7 @@ from urllib.parse import quote
 import msgspec
 
 from modelmq.settings import BrokerSettings, TopologySettings
-from modelmq.topology_values import Binding, Exchange, Permission, Policy, Queue, Topology, User
+from modelmq.topology_values import Binding, Exchange, Permission, Policy, Queue, User
 
 
 def exchange_settings(exchange: Exchange) -> dict[str, Any]:
@@ -56,12 +56,6 @@ def rights(permission: Permission) -> dict[str, str]:
 def service_key(user: User) -> str:
     """What a stack's outputs call a service: `gateway`, `client`, `operator`, `worker_<role>`."""
     return f"worker_{user.role}" if user.role else user.service
-
-
-def queue_of(topology: Topology, exchange: str, key: str) -> str:
-    """Where requests with this routing key go; empty when nowhere."""
-    found = (each.destination for each in topology.bindings if (each.source, each.routing_key) == (exchange, key))
-    return next(found, "")
 
 
 def amqp_url(broker: BrokerSettings, user: str, password: str) -> str:

@@ -13,7 +13,7 @@ ADMIN = {"broker.admin_username": "admin", "broker.admin_password": "hush-hush"}
 
 def test_without_more_than_an_administrator_it_is_the_original_service() -> None:
     config = parse(ADMIN, "prod")
-    assert config.models == (ModelRoute("ml_service", queue="ml-service-queue", routing_key="ml_service"),)
+    assert config.models == (ModelRoute("ml_service", ("1",), queue="ml-service-queue", routing_key="ml_service"),)
     assert config.settings.topology.environment == "prod"
     assert config.settings.broker.vhost == "ml-prod"
 
