@@ -77,7 +77,7 @@ of_module() { (cd "$HERE/$1" && "$GO" list -m -f "{{.$3}}" "$2") 2>>"$LOG" || fa
 build() {
     : >"$LOG"
     require_go
-    DRAFT=$FOLDER.new
+    DRAFT=$CACHE/draft
     rm -rf "$DRAFT"
     mkdir -p "$DRAFT"
     program provider . pulumi-resource-rabbitmq
