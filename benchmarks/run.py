@@ -23,10 +23,10 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: the folder above is what `benchmarks` is found in
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from benchmarks import broker_client, http_path, latency, memory, mlserver_side, ours, wrk
+from benchmarks import broker_client, http_path, latency, memory, mlserver_side, ours, topology, wrk
 from benchmarks.figure import Result
 
-FIGURES = ("client", "http", "latency", "memory")
+FIGURES = ("client", "http", "latency", "memory", "topology")
 RESULTS = Path(__file__).with_name("results")
 
 
@@ -40,10 +40,11 @@ class Scale:
     latency_rounds: int
     latency_requests: int
     memory_requests: int
+    topology_models: int
 
 
-FULL = Scale(5, 6.0, http_path.Plan(5, 10.0, http_path.TUNINGS, 4.0), 7, 500, memory.REQUESTS)
-QUICK = Scale(1, 1.0, http_path.Plan(1, 2.0, (http_path.TUNINGS[1],), 1.0), 2, 100, 2_000)
+FULL = Scale(5, 6.0, http_path.Plan(5, 10.0, http_path.TUNINGS, 4.0), 7, 500, memory.REQUESTS, topology.MODELS)
+QUICK = Scale(1, 1.0, http_path.Plan(1, 2.0, (http_path.TUNINGS[1],), 1.0), 2, 100, 2_000, 5)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -73,6 +74,11 @@ def _measure(figures: Sequence[str], scale: Scale, folder: Path) -> list[Result]
         mlserver_side.install()
     results: list[Result] = []
     log = folder / "clients.log"
+    if "topology" in figures:
+        _say("Topology")
+        results += topology.measure(scale.topology_models, 5, folder, _say)
+    if set(figures) == {"topology"}:
+        return results
     with ExitStack() as stack:
         _say("Starting ModelMQ")
         system = stack.enter_context(ours.up(folder))
