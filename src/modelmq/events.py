@@ -44,6 +44,30 @@ class BrokerDisconnected(Event, frozen=True):
     retry_in_s: float
 
 
+class BrokerHandedOver(Event, frozen=True):
+    """A secret changed: a new connection, as `user`, has taken over, and the one before is being finished with."""
+
+    service: str
+    endpoint: str
+    user: str
+
+
+class BrokerHandOverFailed(Event, frozen=True):
+    """A secret changed and cannot be used; the connection made with the one before is kept until it works."""
+
+    service: str
+    reason: str
+    retry_in_s: float
+
+
+class BrokerDrained(Event, frozen=True):
+    """Nothing was left on the connection that was handed over from, as `user`, and it was closed."""
+
+    service: str
+    user: str
+    duration_s: float
+
+
 class BrokerBlocked(Event, frozen=True):
     """RabbitMQ raised or cleared an alarm (`blocked` false) and takes no publishes meanwhile."""
 

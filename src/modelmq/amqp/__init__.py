@@ -1,8 +1,8 @@
 """The AMQP 0-9-1 client: a core that turns bytes into events and commands into bytes, and a thin asyncio shell.
 
-The core (`wire`, `frames`, `tables`, `properties`, `confirms`, `acks`, `handshake`) does no I/O and reads no clock; the
-shell (`connection`, `channel`, `connecting`, `link`) owns the socket. Frames that every message needs are coded by
-hand, all others by pamqp. Nothing here knows of models.
+The core (`wire`, `frames`, `tables`, `properties`, `confirms`, `acks`, `handshake`, `renewal`) does no I/O and reads no
+clock; the shell (`connection`, `channel`, `connecting`, `link`) owns the socket. Frames that every message needs are
+coded by hand, all others by pamqp. Nothing here knows of models.
 """
 
 from __future__ import annotations

@@ -58,6 +58,8 @@ class Metrics:
         self._up = gauge("service_accepting", "1 between start and drain.")
         self._connects = counter("broker_connects", "Connections to RabbitMQ that became ready.")
         self._disconnects = counter("broker_disconnects", "Connections or attempts to connect that ended.")
+        self._hand_overs = counter("broker_hand_overs", "Connections that took over after a secret changed.")
+        self._hand_over_failures = counter("broker_hand_over_failures", "Changed secrets that could not be used.")
         self._blocked = gauge("broker_blocked", "1 while RabbitMQ takes no publishes.")
         self._unmatched = counter("replies_unmatched", "Replies nobody waited for: late or duplicate.")
         self._in_flight = gauge("requests_in_flight", "Requests the gateway holds now.")
@@ -98,6 +100,8 @@ class Metrics:
             events.BrokerBlocked: lambda event: self._blocked.set(event.blocked),
             events.BrokerConnected: lambda _: self._connects.inc(),
             events.BrokerDisconnected: self._on_disconnected,
+            events.BrokerHandedOver: lambda _: self._hand_overs.inc(),
+            events.BrokerHandOverFailed: lambda _: self._hand_over_failures.inc(),
             events.ReplyUnmatched: lambda _: self._unmatched.inc(),
             events.ServiceStarted: lambda _: self._up.set(1),
             events.ServiceStopping: lambda _: self._up.set(0),
