@@ -7,7 +7,6 @@ order. Made by `connecting`. When it ends it stays ended: `link` makes another o
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import ssl
 from collections.abc import Callable
 from typing import cast
@@ -98,8 +97,8 @@ class Connection(asyncio.Protocol):
         if not self.closed.done() and not self._closing:
             self._closing = True
             self.send(frames.encode_method(commands.Connection.Close(_GOODBYE, "", 0, 0), 0))
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(asyncio.shield(self.closed), _CLOSE_S)
+        # Not wait_for: in Python 3.11 it takes a cancellation for the result that comes in the same turn of the loop.
+        await asyncio.wait([self.closed], timeout=_CLOSE_S)
         self.abort()
 
     def abort(self) -> None:

@@ -82,16 +82,6 @@ def often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-async def owner(vhost: Any) -> AsyncIterator[Owner]:
-    owner = Owner(vhost)
-    options = msgspec.structs.replace(vhost.options(), credentials=owner.credentials)
-    owner.link = Link(options, owner.set_up, service="test", emit=owner.emit, retire=owner.retire)
-    yield owner
-    await soon(owner.link.stop())
-    assert all(connection.closed.done() for connection in owner.set_up_with)
-
-
-@pytest.fixture
 async def second(vhost: Any, _admin: Any) -> AsyncIterator[Credentials]:
     """Another user with the same rights."""
     name = f"{vhost.name}~2"
@@ -100,6 +90,16 @@ async def second(vhost: Any, _admin: Any) -> AsyncIterator[Credentials]:
     await asyncio.to_thread(_admin.call, "PUT", f"permissions/{vhost.name}/{name}", rights)
     yield Credentials(name, "another")
     await asyncio.to_thread(_admin.call, "DELETE", f"users/{name}")
+
+
+@pytest.fixture
+async def owner(vhost: Any, second: Credentials) -> AsyncIterator[Owner]:
+    owner = Owner(vhost)
+    options = msgspec.structs.replace(vhost.options(), credentials=owner.credentials)
+    owner.link = Link(options, owner.set_up, service="test", emit=owner.emit, retire=owner.retire)
+    yield owner
+    await soon(owner.link.stop())
+    assert all(connection.closed.done() for connection in owner.set_up_with)
 
 
 async def test_the_new_connection_comes_first_then_the_old_one_is_finished_with(
@@ -283,3 +283,15 @@ async def test_at_the_start_it_is_as_ever(owner: Owner) -> None:
     with contextlib.suppress(AccessRefused):
         await soon(owner.link.up())
     assert owner.of(BrokerHandedOver) == owner.of(BrokerHandOverFailed) == []
+
+
+async def test_a_stop_that_comes_with_the_end_of_the_connection_is_heard(owner: Owner) -> None:
+    await owner.link.start()
+    connection = await soon(owner.link.up())
+    connection.abort()
+    await soon(asyncio.shield(connection.closed))
+    closing = asyncio.create_task(connection.close())
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await soon(closing)

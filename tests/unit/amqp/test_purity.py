@@ -9,7 +9,7 @@ import pytest
 
 import modelmq.amqp
 
-CORE = ["acks", "confirms", "frames", "handshake", "options", "properties", "tables", "wire"]
+CORE = ["acks", "confirms", "frames", "handshake", "options", "properties", "renewal", "tables", "wire"]
 SHELL = {"asyncio", "ssl", "socket", "time", "random", "threading", "select", "os", "logging"}
 
 
