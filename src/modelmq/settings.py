@@ -58,7 +58,10 @@ class BrokerSettings(msgspec.Struct, frozen=True):
     username: Annotated[_Text, Meta(description="User the service connects as; unset, the service's own user.")] = ""
     password: Annotated[_Secret, Meta(description="Its password; prefer `password_file`.")] = ""
     password_file: Annotated[
-        _Text, Meta(description="File with its password, read again at every connection attempt.")
+        _Text,
+        Meta(
+            description="File with its password, or with user and password on two lines; a change is taken up at once."
+        ),
     ] = ""
     auth: Annotated[
         Annotated[Literal["password", "external"], Meta(title='"password" or "external"')],

@@ -314,8 +314,9 @@ def connect(broker: BrokerSettings) -> Management:
     """The management API that the settings name, as their administrator. Raises ConfigError."""
     if not broker.admin_username:
         raise ConfigError("There is no administrator: set broker.admin_username and broker.admin_password_file.")
-    password = read_secret(broker.admin_password, broker.admin_password_file, setting="broker.admin_password_file")
-    return Management(broker.management_url, broker.admin_username, password, tls=tls_of(broker))
+    secret = read_secret(broker.admin_password, broker.admin_password_file, setting="broker.admin_password_file")
+    user = secret.username or broker.admin_username
+    return Management(broker.management_url, user, secret.password, tls=tls_of(broker))
 
 
 def tls_of(broker: BrokerSettings) -> TlsOptions:

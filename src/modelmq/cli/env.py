@@ -38,6 +38,7 @@ def amqp_url(settings: Settings) -> str:
     path = secret_file(settings.state_dir, user)
     if not path.exists():
         raise ConfigError(f"The user {user} has no secret in {path.parent}: run modelmq topology apply first.")
-    login = f"{quote(user, safe='')}:{quote(read_secret('', path), safe='')}"
+    secret = read_secret("", path)
+    login = f"{quote(secret.username or user, safe='')}:{quote(secret.password, safe='')}"
     scheme = "amqps" if broker.tls else "amqp"
     return f"{scheme}://{login}@{','.join(broker.hosts)}/{quote(broker.vhost, safe='')}"

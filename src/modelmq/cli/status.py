@@ -147,7 +147,9 @@ def _management(settings: Settings) -> Management:
     path = secret_file(settings.state_dir, user)
     if not path.exists():
         return connect(broker)
-    return Management(broker.management_url, user, read_secret("", path), tls=tls_of(broker), timeout_s=_TIMEOUT_S)
+    secret = read_secret("", path)
+    user = secret.username or user
+    return Management(broker.management_url, user, secret.password, tls=tls_of(broker), timeout_s=_TIMEOUT_S)
 
 
 def _model_names(settings: Settings) -> list[str]:

@@ -8,12 +8,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Mapping
 from math import isfinite
+from os import PathLike
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import msgspec
 import numpy as np
 
-from modelmq.amqp import connect, options_from_url
+from modelmq.amqp import ConnectionOptions, Credentials, connect, options_from_url
+from modelmq.broker.secrets import read_secret
 from modelmq.client.replies import Rights
 from modelmq.client.request import Request
 from modelmq.client.requester import Requester
@@ -41,6 +45,7 @@ class Client:
         ca_file: str = "",
         cert_file: str = "",
         key_file: str = "",
+        password_file: str | PathLike[str] = "",
         timeout_s: float = 60.0,
         connections: int = 1,
         name: str = "modelmq-client",
@@ -48,13 +53,16 @@ class Client:
     ) -> None:
         """`timeout_s` is each request's unless it has its own; `name` is shown by RabbitMQ. Raises ConfigError.
 
-        `reply_mode` is the installation's `topology.reply_mode`; with another, nothing is answered.
+        `password_file` holds what the URL then leaves out: the password, or user and password on two lines. When it
+        changes, a new connection takes over and no request is lost. `reply_mode` is the installation's
+        `topology.reply_mode`; with another, nothing is answered.
         """
         if reply_mode not in REPLY_PATHS:
             raise ConfigError(f'reply_mode must be "direct" or "queue", not "{reply_mode}".')
         if connections < 1:
             raise ConfigError(f"connections must be 1 or more, not {connections}.")
-        self._options = options_from_url(url, name=name, tls=TlsOptions(ca_file, cert_file, key_file))
+        options = options_from_url(url, name=name, tls=TlsOptions(ca_file, cert_file, key_file))
+        self._options = _with_file(options, password_file) if password_file else options
         self._timeout_s = timeout_s
         self._connections = connections
         self._rights = Rights(reply_mode, sends_cancels=False)
@@ -118,3 +126,16 @@ class Client:
             raise TooLarge(f"The request has {len(body)} bytes; the limit is {BODY_LIMIT_BYTES}.")
         request = Request(model, body, time.time() + patience_s, version=version, lane=lane)
         return await self._requester.ask(request)
+
+
+def _with_file(options: ConnectionOptions, password_file: str | PathLike[str]) -> ConnectionOptions:
+    """The same with the login of a file. Raises ConfigError."""
+    told = options.credentials()
+    if told.password:
+        raise ConfigError("The URL has a password and there is a password_file: leave one of them out.")
+
+    def credentials() -> Credentials:
+        secret = read_secret("", Path(password_file))
+        return Credentials(secret.username or told.username, secret.password)
+
+    return msgspec.structs.replace(options, external=False, credentials=credentials)

@@ -1,6 +1,7 @@
 """How a service connects to RabbitMQ: the settings turned into connection options for its own user.
 
-Passwords in files are read again at every attempt, so a rotated secret takes effect without a restart. With
+Passwords in files are read again at every attempt and looked at in between, so a rotated secret takes effect without a
+restart. A file that names its user as well has the last word on that, because the pair changes together. With
 `broker.auth = "external"` there is none: the broker takes the user from the client certificate.
 """
 
@@ -14,7 +15,7 @@ from modelmq.settings import Settings, split_host
 
 
 def connection_options(settings: Settings, user: str, name: str) -> ConnectionOptions:
-    """For `user`, unless the settings name another. `name` is what RabbitMQ's management shows."""
+    """For `user`, unless the settings or the secret's file name another. `name` is what RabbitMQ's management shows."""
     broker = settings.broker
     tls = TlsOptions(broker.ca_file, broker.cert_file, broker.key_file) if broker.tls else None
     username = broker.username or user
@@ -23,8 +24,8 @@ def connection_options(settings: Settings, user: str, name: str) -> ConnectionOp
     def credentials() -> Credentials:
         if external:
             return Credentials("", "")
-        password = read_secret(broker.password, broker.password_file, setting="broker.password_file")
-        return Credentials(username, password)
+        secret = read_secret(broker.password, broker.password_file, setting="broker.password_file")
+        return Credentials(secret.username or username, secret.password)
 
     return ConnectionOptions(
         endpoints=tuple(Endpoint(*split_host(host), tls) for host in broker.hosts),

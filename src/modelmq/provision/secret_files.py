@@ -28,7 +28,7 @@ def ensure_secret(path: Path) -> str:
             _create(path)
         except OSError as error:
             raise ProvisionError(f"The secret file {path} cannot be written: {error.strerror}.") from error
-    return read_secret("", path, setting="secret")
+    return read_secret("", path, setting="secret").password
 
 
 def known_secrets(users: Iterable[str], folder: Path) -> dict[str, str]:

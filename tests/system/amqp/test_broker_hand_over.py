@@ -1,4 +1,4 @@
-"""A link whose secret changes: the new connection comes first, the old one is finished with, and nothing is ever lost."""
+"""A link whose secret changes: the new connection comes first, then the old one is finished with."""
 
 from __future__ import annotations
 

@@ -35,6 +35,8 @@ def test_a_changed_secret_is_found_at_the_next_attempt(tmp_path: Path) -> None:
     secret.write_text("second\n")
     assert options.credentials().password == "second"
     assert options.credentials().username == "me"
+    secret.write_text("other\nthird\n")
+    assert (options.credentials().username, options.credentials().password) == ("other", "third")
     secret.unlink()
     with pytest.raises(ConfigError, match="password_file"):
         options.credentials()
