@@ -29,8 +29,23 @@ class Event:
 
 
 @dataclass(frozen=True)
+class Move:
+    """Another way is taken from now on; replies may still come by those before."""
+
+
+@dataclass(frozen=True)
 class Lose:
+    """A way is gone: the one that is taken, or one so many before it."""
+
     reconnect: bool
+    back: int
+
+
+@dataclass(frozen=True)
+class Again:
+    """A way that takes too long is not waited for any more."""
+
+    back: int
 
 
 @dataclass(frozen=True)
@@ -44,7 +59,9 @@ STEPS = st.lists(
         st.one_of(
             st.builds(Ask, st.sampled_from([0.0, 0.5, 1.0, 5.0, 100.0]), st.booleans(), st.booleans()),
             st.builds(Event, st.sampled_from(["sent", "confirmed", "answered", "end"]), st.integers(0, 9)),
-            st.builds(Lose, st.booleans()),
+            st.builds(Lose, st.booleans(), st.integers(0, 2)),
+            st.builds(Again, st.integers(0, 2)),
+            st.just(Move()),
             st.just(Look()),
         ),
     ),
@@ -101,18 +118,35 @@ class World:
             assert entry.id in self.ended
 
     def lose(self, step: Lose) -> None:
-        under_way = [entry for entry in self.table if entry.state != "unsent"]
-        for entry in self.table.lost(self.now):
+        way = self.table.way - step.back
+        states = {entry.id: entry.state for entry in self.table}
+        gone = [entry for entry in self.table if entry.state != "unsent" and entry.way == way]
+        assert self.table.under_way(way) == gone
+        for entry in self.table.lost(self.now, way):
             assert not entry.idempotent
             self.ends(entry)
-        assert all(entry.id in self.ended or entry.state == "unsent" for entry in under_way)
-        assert all(entry.idempotent for entry in under_way if entry.id not in self.ended)
-        for entry in under_way:
+        for entry in gone:
+            assert (entry.id in self.ended) != entry.idempotent
+            assert entry.state == ("unsent" if entry.idempotent else "ended")
             self.attempted_s[entry.id] = self.now
-        assert self.table.unsent() == list(self.table)
+        self.untouched(states, gone)
         if step.reconnect:
             for entry in self.table.unsent():
                 self.send(entry)
+
+    def again(self, step: Again) -> None:
+        way = self.table.way - step.back
+        states = {entry.id: entry.state for entry in self.table}
+        moved = [entry for entry in self.table.under_way(way) if entry.idempotent]
+        self.table.again(self.now, way)
+        for entry in moved:
+            assert entry.state == "unsent"
+            self.attempted_s[entry.id] = self.now
+        self.untouched(states, moved)
+
+    def untouched(self, states: dict[str, str], but: list[Entry[int]]) -> None:
+        others = {entry.id: entry.state for entry in self.table if entry not in but}
+        assert others == {id_: state for id_, state in states.items() if id_ in others}
 
     def look(self) -> None:
         waiting = {entry.id: entry.state for entry in self.table}
@@ -147,6 +181,10 @@ def test_each_request_ends_once_in_time_and_with_its_own_reply(steps: list[tuple
                 world.happens(step)
             case Lose():
                 world.lose(step)
+            case Again():
+                world.again(step)
+            case Move():
+                world.table.way += 1
             case _:
                 world.look()
         world.check()
@@ -178,6 +216,10 @@ def test_looking_only_when_the_table_says_so_is_enough(steps: list[tuple[float, 
                 world.happens(step)
             case Lose():
                 world.lose(step)
+            case Again():
+                world.again(step)
+            case Move():
+                world.table.way += 1
             case _:
                 pass
 
@@ -206,7 +248,7 @@ def test_a_flapping_connection_does_not_fill_the_agenda() -> None:
         for entry in entries:
             table.sent(entry, step * 0.1)
             table.confirmed(entry)
-        assert table.lost(step * 0.1) == []
+        assert table.lost(step * 0.1, table.way) == []
     assert len(table._agenda) <= 2 * 100 + 65
     assert table.next_at() is not None
     assert all(verdict == "unsent" for _, verdict in table.due(1000.0))
@@ -220,6 +262,6 @@ def test_a_loss_long_after_the_confirm_has_its_own_time_to_come_back() -> None:
     table.confirmed(entry)
     assert table.due(2.0) == []
     assert table.next_at() == 100.0
-    assert table.lost(50.0) == []
+    assert table.lost(50.0, table.way) == []
     assert table.next_at() == 51.0
     assert [verdict for _, verdict in table.due(51.0)] == ["unsent"]

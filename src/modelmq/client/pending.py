@@ -34,6 +34,8 @@ class Entry(msgspec.Struct, Generic[T], eq=False):
     """When waiting for the confirm (sent) or for a way to send (unsent) ends."""
     state: State
     idempotent: bool
+    way: int = 0
+    """By which of the ways that were taken in turn it was sent last; meaningless while it is unsent."""
 
 
 class Overdue(NamedTuple, Generic[T]):
@@ -53,6 +55,8 @@ class Pending(Generic[T]):
         # costs nothing here, and a pass over the living is due only after as many requests as it has to visit.
         self._agenda: list[tuple[float, int, Entry[T]]] = []
         self._scheduled = 0
+        self.way = 0
+        """The way that requests are sent by from now on; the shell counts it up when it opens another."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -71,6 +75,7 @@ class Pending(Generic[T]):
     def sent(self, entry: Entry[T], now: float) -> None:
         """It was handed to the broker; from now on its confirm is awaited."""
         entry.state = "sent"
+        entry.way = self.way
         entry.give_up_s = now + self._confirm_timeout_s
 
     def confirmed(self, entry: Entry[T]) -> None:
@@ -93,23 +98,28 @@ class Pending(Generic[T]):
         entry.state = "ended"
         return True
 
-    def lost(self, now: float) -> list[Entry[T]]:
-        """The way it was sent by is gone, and with it the way of its reply.
+    def lost(self, now: float, way: int) -> list[Entry[T]]:
+        """This way is gone, and with it that of the replies to what was sent by it.
 
         What may run twice is unsent again. The rest ends, because it may have run already: those are returned.
         """
-        ended = []
-        for entry in self:
-            if entry.state == "unsent":
-                continue
-            if not entry.idempotent:
-                self.end(entry)
-                ended.append(entry)
-                continue
-            entry.state = "unsent"
-            entry.give_up_s = now + self._confirm_timeout_s
-            self._schedule(entry)
+        self.again(now, way)
+        ended = self.under_way(way)
+        for entry in ended:
+            self.end(entry)
         return ended
+
+    def again(self, now: float, way: int) -> None:
+        """This way is about to go: what may run twice is unsent again, to be sent by another."""
+        for entry in self.under_way(way):
+            if entry.idempotent:
+                entry.state = "unsent"
+                entry.give_up_s = now + self._confirm_timeout_s
+                self._schedule(entry)
+
+    def under_way(self, way: int) -> list[Entry[T]]:
+        """What was sent by this way and has not ended, oldest first."""
+        return [entry for entry in self._entries.values() if entry.way == way and entry.state != "unsent"]
 
     def unsent(self) -> list[Entry[T]]:
         """What is to be published, oldest first."""

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from math import inf
 
@@ -29,6 +29,8 @@ from modelmq.messages import CONTROL_EXCHANGE, MODEL_EXCHANGE
 _ACKED, _NACKED, _RETURNED = Settled.ACKED, Settled.NACKED, Settled.RETURNED
 _TIMER_GRAIN_S = 0.005
 """Deadlines closer to one another than this are looked at together."""
+HAND_OVER_S = 30.0
+"""How long a connection that was handed over from waits for replies; then what may run twice is sent again."""
 _REOPEN_S = (0.1, 5.0)
 """First and longest pause before a channel is opened again."""
 _NOT_FOUND, _FORBIDDEN = 404, 403
@@ -53,11 +55,14 @@ class Shard:
         self._rules = rules
         self._pending: Pending[Asked] = Pending(rules.confirm_timeout_s)
         self._replies = Replies(self._pending, rules.rights, rules.service, rules.emit, rules.on_report)
-        self._link = Link(rules.options, self._set_up, service=rules.service, emit=rules.emit)
+        self._link = Link(rules.options, self._set_up, service=rules.service, emit=rules.emit, retire=self._retire)
         self._loop = asyncio.get_running_loop()
         self._channel: Channel | None = None
+        """What new requests go by."""
         self._reply_to = ""
         """The channel's reply address."""
+        self._ways: dict[int, tuple[Channel, str]] = {}
+        """By number, as `pending` knows them: these two, and those by which replies to earlier requests come."""
         self._refusal: ChannelClosed | None = None
         self._reopen_s = _REOPEN_S[0]
         self._stopped = False
@@ -140,8 +145,10 @@ class Shard:
 
     def say(self, properties: Properties, body: bytes) -> bool:
         """Publish to the control exchange with this channel's reply address; False when that cannot be done now."""
-        properties.reply_to = self._reply_to
-        channel = self._channel
+        return self._say(self._channel, self._reply_to, properties, body)
+
+    def _say(self, channel: Channel | None, reply_to: str, properties: Properties, body: bytes) -> bool:
+        properties.reply_to = reply_to
         if channel is None or channel.connection.blocked or not channel.connection.writable:
             return False
         try:
@@ -240,8 +247,9 @@ class Shard:
             self._draining = asyncio.create_task(wait())
 
     def _cancel(self, entry: Entry[Asked]) -> None:
-        if self._rules.rights.sends_cancels:
-            self.say(said.cancel_of(entry.id), b"")
+        if self._rules.rights.sends_cancels and entry.way in self._ways:
+            # By the way of the request, as the reply address is part of its name.
+            self._say(*self._ways[entry.way], said.cancel_of(entry.id), b"")
 
     # What the broker tells.
 
@@ -297,7 +305,11 @@ class Shard:
         reply_to = await self._replies.listen(channel, partial(self._close, channel))
         if self._stopped:
             return
-        channel.closed.add_done_callback(partial(self._on_closed, connection, channel))
+        if self._reopening is not None and self._reopening is not asyncio.current_task():
+            self._reopening.cancel()  # on a connection that this one takes over from
+        self._pending.way += 1
+        self._ways[self._pending.way] = channel, reply_to
+        channel.closed.add_done_callback(partial(self._on_closed, connection, self._pending.way))
         self._channel, self._reply_to = channel, reply_to
         self._refusal = None
         self._send_unsent()
@@ -306,31 +318,53 @@ class Shard:
         """Nobody can be answered over this channel any more; its end leads to another."""
         self._closing = asyncio.create_task(channel.close())
 
-    def _on_closed(self, connection: Connection, channel: Channel, closed: asyncio.Future[BrokerError | None]) -> None:
-        if self._stopped or channel is not self._channel:
+    async def _retire(self, connection: Connection) -> None:
+        """Replies to what was sent over it come over it. What takes too long is sent again, if it may run twice."""
+        ways = [way for way, (channel, _) in self._ways.items() if channel.connection is connection]
+        await self._answered(ways, HAND_OVER_S)
+        for way in ways:
+            self._pending.again(self._loop.time(), way)
+        self._look_in_time()
+        self._send_unsent()
+        await self._answered(ways, None)
+
+    async def _answered(self, ways: Iterable[int], timeout_s: float | None) -> None:
+        """Until all that is under way by these is; none outlives its deadline."""
+        answers = [entry.payload.answer for way in ways for entry in self._pending.under_way(way)]
+        if answers:
+            await asyncio.wait(answers, timeout=timeout_s)
+
+    def _on_closed(self, connection: Connection, way: int, closed: asyncio.Future[BrokerError | None]) -> None:
+        channel, _ = self._ways.pop(way)
+        if self._stopped:
             return
-        self._channel = None
+        was_current = channel is self._channel
+        if was_current:
+            self._channel = None
         error = closed.result()
-        if isinstance(error, ChannelClosed) and error.reply_code in (_NOT_FOUND, _FORBIDDEN):
+        if was_current and isinstance(error, ChannelClosed) and error.reply_code in (_NOT_FOUND, _FORBIDDEN):
             self._refusal = error
             self._fail_all(said.refusal(error))
         else:
             if isinstance(error, ChannelClosed):
-                self._fail_suspects(error)
-            self._give_back_lost()
-        if not connection.closed.done():
+                self._fail_suspects(error, way)
+            self._give_back_lost(way)
+        if was_current and not connection.closed.done():
             self._reopening = asyncio.create_task(self._reopen(connection))
 
-    def _fail_suspects(self, error: ChannelClosed) -> None:
+    def _fail_suspects(self, error: ChannelClosed, way: int) -> None:
         """One of the messages that were not confirmed may be the reason; sent again it would close the next channel."""
-        for entry in self._pending:
+        for entry in self._pending.under_way(way):
             if entry.state == "sent":
                 self._finish(entry, said.unavailable(f"The request was under way when {error.message.rstrip('.')}"))
 
-    def _give_back_lost(self) -> None:
-        now = self._loop.time()
-        for entry in self._pending.lost(now):
+    def _give_back_lost(self, way: int) -> None:
+        for entry in self._pending.lost(self._loop.time(), way):
             _fail(entry, said.unavailable("The connection to RabbitMQ was lost while the request was under way"))
+        self._look_in_time()
+        self._send_unsent()
+
+    def _look_in_time(self) -> None:
         next_at = self._pending.next_at()
         if next_at is not None and next_at < self._timer_at:
             self._look_at(next_at)

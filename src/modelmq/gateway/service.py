@@ -18,7 +18,7 @@ from importlib.metadata import version
 from modelmq.client.replies import Rights
 from modelmq.client.requester import Requester
 from modelmq.control import HELLO_INTERVAL_S, decode_report
-from modelmq.events import BrokerConnected, Emit, Event, ServiceStarted, ServiceStopping
+from modelmq.events import BrokerConnected, BrokerHandedOver, Emit, Event, ServiceStarted, ServiceStopping
 from modelmq.gateway.admission import rules_of
 from modelmq.gateway.api import Api
 from modelmq.gateway.registry import Registry
@@ -118,7 +118,7 @@ class Gateway:
         ready()
 
     async def _greet_workers(self) -> None:
-        """Once a second, and at once on a new connection, because only then does it have an address to answer to."""
+        """Once a second, and at once on a new connection, because it has another address to answer to."""
         while True:
             self._greet.clear()
             self._requester.say_hello(self.name)
@@ -148,6 +148,7 @@ class Gateway:
         self._emit(event)
         if type(event) is BrokerConnected:
             self._registry.listening(self._now_s())
+        if type(event) in (BrokerConnected, BrokerHandedOver):
             self._greet.set()
 
 

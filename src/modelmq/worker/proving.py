@@ -39,7 +39,8 @@ class ProvingPublisher:
         self._exchange = exchange
         self._emit = emit
         self._known: OrderedDict[str, None] = OrderedDict()
-        self._waiting: asyncio.Queue[_Reply] = asyncio.Queue()  # bounded by what the lanes may hold
+        # Bounded by what the lanes may hold; None between two replies: the connection is to be made anew.
+        self._waiting: asyncio.Queue[_Reply | None] = asyncio.Queue()
         self._connection: Connection | None = None
         self._channel: Channel | None = None
 
@@ -52,15 +53,26 @@ class ProvingPublisher:
         """Reply; `then` is called once, with RETURNED where the address is a bad one and nobody can be answered."""
         self._waiting.put_nowait(_Reply(address, properties, body, then))
 
+    def renew(self) -> None:
+        """The login changed: after the replies that wait the connection is closed; the next reply makes another."""
+        self._waiting.put_nowait(None)
+
     async def run(self) -> None:
         """One reply after another, so that it is known which of them the broker did not bear."""
         try:
             while True:
                 reply = await self._waiting.get()
-                reply.then(await self._sent(reply))
+                if reply is None:
+                    await self._close()
+                else:
+                    reply.then(await self._sent(reply))
         finally:
-            if self._connection is not None:
-                await self._connection.close()
+            await self._close()
+
+    async def _close(self) -> None:
+        connection, self._connection, self._channel = self._connection, None, None
+        if connection is not None:
+            await connection.close()
 
     async def _sent(self, reply: _Reply) -> Settled:
         settled: asyncio.Future[Settled] = asyncio.get_running_loop().create_future()

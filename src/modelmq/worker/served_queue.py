@@ -46,8 +46,11 @@ class Surroundings(NamedTuple):
     """Called when the state of any version changed."""
 
 
+Opened = Mapping[Lane, LaneChannel]
+
+
 class ServedQueue:
-    """The lanes of one model. `attach` for each new connection; `drain` at the end."""
+    """The lanes of one model. `attach` for each new connection, after `open` if it takes over; `drain` at the end."""
 
     def __init__(self, sources: Sequence[ModelSource], around: Surroundings) -> None:
         first = sources[0]
@@ -64,7 +67,9 @@ class ServedQueue:
         self._rules = Rules(around.settings.max_body_bytes, around.replies)
         self._connection: Connection | None = None
         self._stopping: asyncio.Event | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._lanes: dict[Lane, LaneChannel] = {}
+        """Those that are consumed now."""
+        self._tasks: dict[asyncio.Task[None], Connection] = {}
         self._draining = False
 
     @property
@@ -83,11 +88,39 @@ class ServedQueue:
         largest = max(version.max_rows if version.signature.batched else 1 for version in self._newest_first)
         return BATCHES_HELD * largest
 
-    def attach(self, connection: Connection) -> None:
-        """Consume over this connection from now on; the one before is gone."""
-        self._connection = connection
+    async def open(self, connection: Connection) -> Opened:
+        """The lanes that are consumed now, consumed over this connection as well, before it takes over.
+
+        Raises BrokerError, with nothing left of it.
+        """
+        opened: dict[Lane, LaneChannel] = {}
+        try:
+            for lane in tuple(self._lanes):
+                opened[lane] = await self._opened(connection, lane)
+        except BrokerError:
+            await self.abandon(opened)
+            raise
+        return opened
+
+    async def abandon(self, opened: Opened) -> None:
+        """Give back at once what came over these."""
+        for channel in opened.values():
+            await self._retire(channel, 0.0)
+
+    def attach(self, connection: Connection, opened: Opened) -> None:
+        """Consume over this connection from now on, by what is opened and more; the one before, if any, is left."""
+        if self._stopping is not None:
+            self._stopping.set()
         self._stopping = None
-        self._update()
+        self._connection = connection
+        self._update(opened)
+        if self._stopping is None:
+            self._spawn(self.abandon(opened), connection)
+
+    async def left(self, connection: Connection) -> None:
+        """Wait until nothing is held over this connection any more."""
+        while tasks := [task for task, of in self._tasks.items() if of is connection]:
+            await asyncio.wait(tasks)
 
     def changed(self) -> None:
         """A version's state changed: start or stop consuming."""
@@ -129,41 +162,43 @@ class ServedQueue:
             version.hurry()
         self._update()
         while self._tasks:
-            await asyncio.wait(self._tasks)
+            await asyncio.wait(list(self._tasks))
 
-    def _update(self) -> None:
+    def _update(self, opened: Opened | None = None) -> None:
         """Make consuming what it should be."""
         wanted = self.settled and self.alive and not self._draining
         connection = self._connection
         if wanted and self._stopping is None and connection is not None and not connection.closed.done():
             stopping = asyncio.Event()
             for lane in LANES:
-                self._spawn(self._consume(connection, lane, stopping))
+                self._spawn(self._consume(connection, lane, stopping, (opened or {}).get(lane)), connection)
             self._stopping = stopping
         elif not wanted and self._stopping is not None:
             self._stopping.set()
             self._stopping = None
 
-    def _spawn(self, work: Coroutine[None, None, None]) -> None:
+    def _spawn(self, work: Coroutine[None, None, None], connection: Connection) -> None:
         task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        self._tasks[task] = connection
+        task.add_done_callback(self._tasks.pop)
 
-    async def _consume(self, connection: Connection, lane: Lane, stopping: asyncio.Event) -> None:
+    async def _consume(
+        self, connection: Connection, lane: Lane, stopping: asyncio.Event, opened: LaneChannel | None
+    ) -> None:
         """Keep one lane consumed until told to stop or until the connection is lost."""
         queue = queue_name(self._route, lane)
 
         async def attempt() -> None:
-            around = self._around
-            channel = LaneChannel(
-                lane, await connection.channel(), around.confirmed, around.proving, around.replies, self._accept
-            )
-            await channel.consume(queue, self.prefetch)
+            nonlocal opened
+            channel, opened = opened or await self._opened(connection, lane), None
+            self._lanes[lane] = channel
             self.missing.discard(queue)
             self._around.changed()
             await _first(channel.ended, stopping)
+            if self._lanes.get(lane) is channel:  # else another connection has taken over
+                del self._lanes[lane]
             # Aside, because after a cancel by the broker the next attempt must not wait for what is held.
-            self._spawn(self._retire(channel))
+            self._spawn(self._retire(channel, self._around.settings.drain_s), connection)
 
         def refused(error: BrokerError, retry_in_s: float) -> None:
             if queue not in self.missing:
@@ -172,11 +207,21 @@ class ServedQueue:
             self._around.emit(QueueMissing(queue, f"{ADVICE} ({error.message})", retry_in_s))
 
         await keep(attempt, refused, stopping)
+        if opened is not None:  # told to stop before the first attempt
+            await self.abandon({lane: opened})
 
-    async def _retire(self, channel: LaneChannel) -> None:
+    async def _opened(self, connection: Connection, lane: Lane) -> LaneChannel:
+        around = self._around
+        channel = LaneChannel(
+            lane, await connection.channel(), around.confirmed, around.proving, around.replies, self._accept
+        )
+        await channel.consume(queue_name(self._route, lane), self.prefetch)
+        return channel
+
+    async def _retire(self, channel: LaneChannel, grace_s: float) -> None:
         """At once when the channel is gone or the model failed; else what is held is finished first."""
         if channel.open:
-            await channel.retire(self._around.settings.drain_s if self.alive else 0.0)
+            await channel.retire(grace_s if self.alive else 0.0)
         for version in self._newest_first:
             version.remove(lambda item: item.origin is channel)
 

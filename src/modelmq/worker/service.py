@@ -28,7 +28,7 @@ from modelmq.worker.confirmed import ConfirmedPublisher
 from modelmq.worker.hello import Control
 from modelmq.worker.proving import ProvingPublisher
 from modelmq.worker.reply_address import rules_of
-from modelmq.worker.served_queue import ServedQueue, Surroundings
+from modelmq.worker.served_queue import Opened, ServedQueue, Surroundings
 
 SERVICE = "worker"
 _CLOSE_MARGIN_S = 5.0
@@ -51,6 +51,7 @@ class Worker:
         self._changed = asyncio.Event()
         self._draining = False
         self._stopping = asyncio.Event()
+        """Told to what is kept open on the connection; each has its own."""
         self._tasks: set[asyncio.Task[None]] = set()
         self.connection: Connection | None = None
         around = Surroundings(settings.worker, emit, self._confirmed, self._proving, replies, self._on_change)
@@ -74,7 +75,7 @@ class Worker:
 
     async def run(self, stop: asyncio.Event, ready: Callable[[], None]) -> None:
         """Serve until `stop`; `ready` is called once, when every model has loaded or failed and RabbitMQ is there."""
-        link = Link(self._options, self._set_up, service=SERVICE, emit=self._emit)
+        link = Link(self._options, self._set_up, service=SERVICE, emit=self._emit, retire=self._retire)
         loading = [asyncio.create_task(version.run()) for queue in self.queues for version in queue.versions.values()]
         started = asyncio.create_task(self._until_started(link, ready))
         proving = asyncio.create_task(self._proving.run())
@@ -92,12 +93,34 @@ class Worker:
             raise error
 
     async def _set_up(self, connection: Connection) -> None:
-        """For each new connection: nothing here may fail because one queue is absent."""
+        """For each new connection: nothing here may fail because one queue is absent.
+
+        One that takes over must consume all that the one before does, else it is refused and that one stays.
+        """
+        takes_over = self.connection is not None and not self.connection.closed.done()
+        opened = await self._opened(connection) if takes_over else [{}] * len(self.queues)
+        self._stopping.set()
+        self._stopping = asyncio.Event()
         self.connection = connection
         self._spawn(self._confirmed.run(connection, self._stopping))
         self._spawn(self._control.run(connection, self._stopping))
-        for queue in self.queues:
-            queue.attach(connection)
+        for queue, lanes in zip(self.queues, opened, strict=True):
+            queue.attach(connection, lanes)
+        if takes_over:
+            self._proving.renew()
+
+    async def _opened(self, connection: Connection) -> list[Opened]:
+        """What each queue consumes now, on this connection as well. Raises BrokerError, with nothing left of it."""
+        results = await asyncio.gather(*(queue.open(connection) for queue in self.queues), return_exceptions=True)
+        opened = [(queue, each) for queue, each in zip(self.queues, results, strict=True) if isinstance(each, dict)]
+        if len(opened) < len(self.queues):
+            await asyncio.gather(*(queue.abandon(lanes) for queue, lanes in opened))
+            raise next(each for each in results if isinstance(each, BaseException))
+        return [lanes for _, lanes in opened]
+
+    async def _retire(self, connection: Connection) -> None:
+        """Until what was taken over it is finished."""
+        await asyncio.gather(*(queue.left(connection) for queue in self.queues))
 
     async def _until_started(self, link: Link, ready: Callable[[], None]) -> None:
         await link.up()
