@@ -150,6 +150,11 @@ class Management:
         """Open connections to a virtual host."""
         return self._get(tuple[ConnectionInfo, ...], "list the connections", "vhosts", vhost, "connections")
 
+    def connections_of(self, user: str) -> tuple[ConnectionInfo, ...]:
+        """A user's open connections to whatever virtual host; unlike other lists, this one is not some seconds old."""
+        doing = f"list the connections of {user}"
+        return self._get(tuple[ConnectionInfo, ...], doing, "connections", "username", user)
+
     def put_vhost(self, vhost: str, description: str) -> None:
         """Creates it, and gives this client's user all rights in it."""
         self._send("PUT", f"create the virtual host {vhost}", {"description": description}, "vhosts", vhost)
