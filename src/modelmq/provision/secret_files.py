@@ -34,7 +34,7 @@ def ensure_secret(path: Path) -> str:
 def known_secrets(users: Iterable[str], folder: Path) -> dict[str, str]:
     """The passwords that are there, by user; makes none. Raises ConfigError for a file that cannot be used."""
     paths = {user: folder / user for user in users}
-    return {user: read_secret("", path, setting="secret") for user, path in paths.items() if path.exists()}
+    return {user: read_secret("", path, setting="secret").password for user, path in paths.items() if path.exists()}
 
 
 def _create(path: Path) -> None:
