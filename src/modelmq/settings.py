@@ -49,6 +49,11 @@ _Roles = Annotated[
     Meta(title="a table of role names with lists of model names, of letters, digits, - and _ each"),
 ]
 
+_Generations = Annotated[
+    dict[_Name, Annotated[tuple[Annotated[int, Meta(ge=1, le=1_000_000)], ...], Meta(min_length=1, max_length=2)]],
+    Meta(title="a table of services (gateway, client, operator, worker_<role>) with one or two whole numbers each"),
+]
+
 
 class BrokerSettings(msgspec.Struct, frozen=True):
     """Where RabbitMQ is and who connects. Its repr hides the passwords."""
@@ -172,6 +177,12 @@ class TopologySettings(msgspec.Struct, frozen=True):
     ] = 10_000
     roles: Annotated[
         _Roles, Meta(description="Worker roles and their models; empty, the role `default` has all models.")
+    ] = {}
+    generations: Annotated[
+        _Generations,
+        Meta(
+            description="Which of a service's users exist, two while its secret is rotated; unset, the secrets decide."
+        ),
     ] = {}
 
 

@@ -214,7 +214,8 @@ def _listed(names: Iterable[str], form: str = "{}", joint: str = ", ") -> str:
 
 def _converted(setting: Setting, value: object, origin: str) -> Any:
     try:
-        return msgspec.convert(value, setting.type)
+        # Within a table that comes as one text, numbers are texts too.
+        return msgspec.convert(value, setting.type, strict=not isinstance(setting.default, dict))
     except msgspec.ValidationError as error:
         shown = "what stands there" if setting.secret else _shown(value)
         raise ConfigError(f"{origin}: {setting.key} must be {setting.expected}, not {shown}.") from error

@@ -14,6 +14,7 @@ from typing import Protocol
 import msgspec
 
 from modelmq.errors import ConfigError
+from modelmq.generations import of_generations
 from modelmq.messages import (
     CONTROL_EXCHANGE,
     DEAD_LETTER_EXCHANGE,
@@ -163,7 +164,7 @@ def build(
     routes = sorted(models, key=lambda model: model.name)
     _check(vhost, routes)
     by_role = roles(settings, routes)
-    users, permissions = _accounts(settings, by_role)
+    users, permissions = of_generations(*_accounts(settings, by_role), settings.generations)
     return Topology(
         vhost=Vhost(vhost, f"ModelMQ, environment {settings.environment}"),
         users=users,

@@ -16,11 +16,11 @@ from rich.text import Text
 
 from modelmq.broker.management import connect
 from modelmq.broker.management_values import Overview
-from modelmq.broker.secrets import SECRETS_FOLDER
 from modelmq.cli import topology_text as text
 from modelmq.errors import ConfigError, ProvisionError
 from modelmq.provision import Allowed, Plan, plan, saved_plan
 from modelmq.provision import apply as apply_to
+from modelmq.provision.accounts import secrets_dir, with_generations
 from modelmq.provision.apply import refused, secrets_of
 from modelmq.provision.definitions import definitions
 from modelmq.provision.deletion import Guard
@@ -71,7 +71,7 @@ def show_drift(settings: Settings, *, as_json: bool) -> None:
     with connect(settings.broker) as management:
         seen = look(settings.broker.vhost, management)
     topology = _topology(settings, routes, seen)
-    passwords = known_secrets((user.name for user in topology.users), _secrets_dir(settings))
+    passwords = known_secrets((user.name for user in topology.users), secrets_dir(settings))
     made = plan(topology, seen, passwords, Allowed(remove=True))
     unchecked = [user.name for user in topology.users if user.name not in passwords]
     state = saved_plan.fingerprint(topology, seen)
@@ -95,7 +95,7 @@ def apply(settings: Settings, allowed: Allowed, *, as_json: bool, yes: bool) -> 
         if not made.refusals and not yes:
             _agreed(text.plan_lines(made), _lost(made), "apply")
         guard = Guard(counted_through(settings))
-        report = apply_to(topology, management, _secrets_dir(settings), allowed=allowed, guard=guard, seen=seen)
+        report = apply_to(topology, management, secrets_dir(settings), allowed=allowed, guard=guard, seen=seen)
     _print(text.report_json(report) if as_json else text.report_lines(report))
 
 
@@ -109,7 +109,7 @@ def apply_saved(settings: Settings, path: Path, *, as_json: bool) -> None:
         seen = look(vhost, management)
         saved_plan.check(saved, seen, plan(topology, seen, _as_applied(topology, settings), saved.allowed))
         guard = Guard(counted_through(settings))
-        folder = _secrets_dir(settings)
+        folder = secrets_dir(settings)
         report = apply_to(topology, management, folder, allowed=saved.allowed, guard=guard, seen=seen)
     _print(text.report_json(report) if as_json else text.report_lines(report))
 
@@ -134,7 +134,7 @@ def render(settings: Settings, broker_version: str, out: Path) -> None:
     if len(version) < 2:
         raise ConfigError(f'--for takes a version of RabbitMQ such as 3.10 or 4.3, not "{broker_version}".')
     topology = build(settings.topology, settings.broker.vhost, _routes(settings), broker_version=version)
-    passwords = secrets_of(topology, _secrets_dir(settings))
+    passwords = secrets_of(topology, secrets_dir(settings))
     salts = {user: os.urandom(SALT_BYTES) for user in passwords}
     write_private(out, definitions(topology, passwords, salts))
     print(f"Written to {out}, for rabbitmqctl import_definitions or load_definitions.")  # noqa: T201 - as above
@@ -150,17 +150,13 @@ def _routes(settings: Settings, *, none_is_fine: bool = False) -> tuple[ModelRou
 
 
 def _topology(settings: Settings, routes: Iterable[ModelRoute], seen: Observed) -> Topology:
-    return build(settings.topology, settings.broker.vhost, routes, broker_version=seen.version)
-
-
-def _secrets_dir(settings: Settings) -> Path:
-    return Path(settings.state_dir) / SECRETS_FOLDER
+    return build(with_generations(settings), settings.broker.vhost, routes, broker_version=seen.version)
 
 
 def _as_applied(topology: Topology, settings: Settings) -> dict[str, str]:
     """The passwords that an apply would set; where it would make a new one, one that matches nothing."""
     users = [user.name for user in topology.users]
-    return {user: secrets.token_urlsafe() for user in users} | known_secrets(users, _secrets_dir(settings))
+    return {user: secrets.token_urlsafe() for user in users} | known_secrets(users, secrets_dir(settings))
 
 
 def _agreed(shown: Iterable[Text], lost: Sequence[str], command: str) -> None:

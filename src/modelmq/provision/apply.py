@@ -13,8 +13,8 @@ from pathlib import Path
 import msgspec
 
 from modelmq.broker.management import Management
-from modelmq.broker.secrets import SECRETS_FOLDER
 from modelmq.errors import ProvisionError
+from modelmq.provision.accounts import secrets_dir, with_generations
 from modelmq.provision.deletion import Guard
 from modelmq.provision.execute import Target, execute
 from modelmq.provision.look import look
@@ -51,26 +51,26 @@ class ApplyReport(msgspec.Struct, frozen=True):
 def provision(settings: Settings, models: Iterable[ModelRoute], management: Management) -> ApplyReport:
     """Makes the broker ready for these models, with secrets in the state folder. Raises ConfigError, ProvisionError."""
     seen = look(settings.broker.vhost, management)
-    topology = build(settings.topology, settings.broker.vhost, models, broker_version=seen.version)
-    return apply(topology, management, Path(settings.state_dir) / SECRETS_FOLDER, seen=seen)
+    topology = build(with_generations(settings), settings.broker.vhost, models, broker_version=seen.version)
+    return apply(topology, management, secrets_dir(settings), seen=seen)
 
 
 def apply(
     topology: Topology,
     management: Management,
-    secrets_dir: Path,
+    folder: Path,
     *,
     allowed: Allowed = _CAREFUL,
     guard: Guard | None = None,
     seen: Observed | None = None,
 ) -> ApplyReport:
-    """Makes the broker equal to the topology and keeps every user's secret in `<secrets_dir>/<user>`.
+    """Makes the broker equal to the topology and keeps every account's secret in a file of the folder.
 
     Deletes nothing unless `allowed`; then `guard` tells whether queues are unused. `seen` is the broker's state where
     somebody has just looked. Raises ProvisionError, before the first write where not all of it can be done.
     """
     vhost = topology.vhost.name
-    passwords = secrets_of(topology, secrets_dir)
+    passwords = secrets_of(topology, folder)
     target = Target(vhost, management, passwords, guard)
     changes: tuple[Change, ...] = ()
     removals: tuple[Removal, ...] = ()
@@ -90,9 +90,9 @@ def apply(
     raise ProvisionError(f"RabbitMQ did not keep what was written ({kept}); is another program changing it as well?")
 
 
-def secrets_of(topology: Topology, secrets_dir: Path) -> dict[str, str]:
+def secrets_of(topology: Topology, folder: Path) -> dict[str, str]:
     """Every user's password, made where there is none yet. Raises ConfigError, ProvisionError."""
-    return {user.name: ensure_secret(secrets_dir / user.name) for user in topology.users}
+    return {user.name: ensure_secret(folder, user.name) for user in topology.users}
 
 
 def refused(made: Plan) -> ProvisionError:
