@@ -255,6 +255,24 @@ def topology_render(
     topology.render(settings, broker_version, out)
 
 
+@topology_app.command("rotate")
+def topology_rotate(
+    service: Annotated[Literal["gateway", "worker", "client", "operator"], typer.Argument(help="Whose secret.")],
+    role: Annotated[str | None, typer.Option("--role", help="Of workers: which role's.")] = None,
+    timeout_s: Annotated[float, typer.Option("--timeout", min=0.001, help="Seconds to wait for services.")] = 300.0,
+    config_file: Config = None,
+    state_dir: StateDir = None,
+    set_: Set = None,
+) -> None:
+    """Give a service a new user and password while it runs, and remove the old user once nothing uses it.
+
+    Services that read the secret's file switch by themselves, without a failed request. Interrupted, run it again.
+    """
+    from modelmq.cli import rotate
+
+    rotate.run(config.attached(_found(config_file, set_, {"state_dir": state_dir})), service, role, timeout_s)
+
+
 @broker_app.command("start")
 def broker_start(config_file: Config = None, state_dir: StateDir = None, set_: Set = None) -> None:
     """Start the private RabbitMQ, or find it running, and print where it is."""

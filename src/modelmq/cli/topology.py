@@ -133,7 +133,7 @@ def render(settings: Settings, broker_version: str, out: Path) -> None:
     version = Overview(broker_version).version
     if len(version) < 2:
         raise ConfigError(f'--for takes a version of RabbitMQ such as 3.10 or 4.3, not "{broker_version}".')
-    topology = build(settings.topology, settings.broker.vhost, _routes(settings), broker_version=version)
+    topology = build(with_generations(settings), settings.broker.vhost, _routes(settings), broker_version=version)
     passwords = secrets_of(topology, secrets_dir(settings))
     salts = {user: os.urandom(SALT_BYTES) for user in passwords}
     write_private(out, definitions(topology, passwords, salts))
