@@ -100,6 +100,7 @@ def test_control_characters_and_length_are_kept_out_of_the_sentence() -> None:
         ("MODELMQ_BROKER_HEARTBEAT_S", "2.5", "broker.heartbeat_s", 2.5),
         ("MODELMQ_MODELS_DIR", "here", "models_dir", "here"),
         ("MODELMQ_TOPOLOGY_ROLES", "r=a,b; s = c", "topology.roles", {"r": ("a", "b"), "s": ("c",)}),
+        ("MODELMQ_TOPOLOGY_GENERATIONS", "gateway=1,2", "topology.generations", {"gateway": (1, 2)}),
     ],
 )
 def test_variables_are_read_as_their_settings_types(variable: str, text: str, key: str, value: object) -> None:

@@ -4,10 +4,13 @@ import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from modelmq.errors import ConfigError, ProvisionError
-from modelmq.provision.secret_files import ensure_secret
+from modelmq.provision.accounts import with_generations
+from modelmq.provision.secret_files import ensure_secret, known_secrets
+from modelmq.settings import Settings, TopologySettings
 
 
 def test_made_once_for_its_owner(tmp_path: Path) -> None:
@@ -40,3 +43,29 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises((ConfigError, ProvisionError), match="file/user"):
         ensure_secret(tmp_path / "file", "user")
+
+
+def test_two_users_of_an_account_have_a_file_each(tmp_path: Path) -> None:
+    first, second = ensure_secret(tmp_path, "user"), ensure_secret(tmp_path, "user~2")
+    assert known_secrets(["user", "user~2", "user~3"], tmp_path) == {"user": first, "user~2": second}
+    assert (tmp_path / "user").read_text() == f"{first}\n"
+    assert (tmp_path / "user~next").read_text() == f"user~2\n{second}\n"
+    assert ensure_secret(tmp_path, "user~2") == second
+    with pytest.raises(ProvisionError, match="The secret of user~3 has no place"):
+        ensure_secret(tmp_path, "user~3")
+
+
+def test_the_only_user_of_an_account_has_its_file_whatever_its_number(tmp_path: Path) -> None:
+    secret = ensure_secret(tmp_path, "user~4")
+    assert (tmp_path / "user").read_text() == f"user~4\n{secret}\n"
+
+
+def test_the_generations_of_a_state_folder(tmp_path: Path) -> None:
+    settings = Settings(state_dir=str(tmp_path), topology=TopologySettings(environment="t"))
+    folder = tmp_path / "secrets"
+    assert with_generations(settings) == settings.topology
+    for user in ("ml-gateway.t", "ml-gateway.t~2", "ml-client.t~3", "ml-operator.t"):
+        ensure_secret(folder, user)
+    assert with_generations(settings).generations == {"gateway": (1, 2), "client": (3,)}
+    told = TopologySettings(environment="t", generations={"gateway": (7,)})
+    assert with_generations(msgspec.structs.replace(settings, topology=told)).generations["gateway"] == (7,)
