@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,7 @@ class Child:
         lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
         return [line for line in lines if event in ("", line["event"])]
 
-    @property
+    @cached_property
     def address(self) -> str:
         (line,) = self.lines("ServiceStarted")
         return str(line["address"])
@@ -214,7 +215,7 @@ class Load:
 
     async def caller(self, ask: Callable[[float], Awaitable[list[float]]], start: int) -> None:
         value = float(start)
-        while not self.stopping.is_set():
+        while not self.stopping.is_set() and not self.failed:
             value += 1
             try:
                 told = "ok" if await ask(value) == [value * 2] else "wrong"
