@@ -108,7 +108,7 @@ def _wait(
 ) -> None:
     """Until the old user has no connection and can make none. Raises ProvisionError when that takes too long."""
     end = time.monotonic() + timeout_s
-    told: tuple[str, ...] | None = None
+    told = ""
     tags = tuple(sorted(found.tag_set))
     while True:
         connections = management.connections_of(old.username)
@@ -123,14 +123,23 @@ def _wait(
             if not connections:
                 return
             _put(old, tags, management)
+        connections = _named(connections, account.vhost, management)
         if time.monotonic() >= end:
             sentence = late(old.username, connections, timeout_s, str(account.path), account.command)
             raise ProvisionError(sentence)
-        names = tuple(sorted(each.name for each in connections))
-        if names != told:
-            told = names
-            tell(f"  waiting for {old.username}: {who(connections)}")
+        if who(connections) != told:
+            told = who(connections)
+            tell(f"  waiting for {old.username}: {told}")
         time.sleep(_LOOK_EVERY_S)
+
+
+def _named(connections: tuple[ConnectionInfo, ...], vhost: str, management: Management) -> tuple[ConnectionInfo, ...]:
+    """With the names that clients gave themselves, in a stable order; a list that is some seconds old has those."""
+    given = {each.name: each.user_provided_name for each in management.connections(vhost)}
+    return tuple(
+        msgspec.structs.replace(each, user_provided_name=given.get(each.name, ""))
+        for each in sorted(connections, key=lambda each: each.name)
+    )
 
 
 def _settled(user: str, management: Management) -> tuple[ConnectionInfo, ...]:

@@ -7,13 +7,14 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import httpx
 import pytest
 
 import modelmq
-from modelmq.amqp import connect, options_from_url
+from modelmq.amqp import Connection, connect, options_from_url
 from modelmq.broker.secrets import parse
 from modelmq.provision.accounts import with_generations
 from modelmq.provision.look import look
@@ -23,6 +24,21 @@ from modelmq.topology import build
 from tests.system.rotation.conftest import load, over_amqp, over_http, until
 
 pytestmark = pytest.mark.broker
+
+
+@pytest.fixture
+async def stay(installation: Any) -> AsyncIterator[Callable[[str], Awaitable[Connection]]]:
+    """A connection as the gateway's user, which knows nothing of files."""
+    made: list[Connection] = []
+
+    async def stayer(name: str = "") -> Connection:
+        login = ":".join(secret(installation, "gateway"))
+        made.append(await connect(options_from_url(installation.url(login), name=name)))
+        return made[-1]
+
+    yield stayer
+    for connection in made:
+        await connection.close()
 
 
 class Command:
@@ -55,6 +71,11 @@ def secret(installation: Any, service: str) -> tuple[str, str]:
     found = parse((installation.secrets / installation.user(service)).read_bytes())
     assert found is not None
     return found.username or installation.user(service), found.password
+
+
+def names_of(installation: Any) -> list[str]:
+    with installation.management as management:
+        return [each.user_provided_name for each in management.connections(installation.settings.broker.vhost)]
 
 
 def nothing_to_change(installation: Any) -> bool:
@@ -102,9 +123,10 @@ async def test_the_third_follows_the_second(installation: Any) -> None:
     assert users == [f"{installation.user('operator')}~3"]
 
 
-async def test_a_service_that_does_not_switch_is_named_and_kept(installation: Any) -> None:
+async def test_a_service_that_does_not_switch_is_named_and_kept(installation: Any, stay: Any) -> None:
     user, password = secret(installation, "gateway")
-    stays = await connect(options_from_url(installation.url(f"{user}:{password}"), name="the-old-one"))
+    stays = await stay("the-old-one")
+    await until(lambda: "the-old-one" in names_of(installation))
     status, said, complained = await Command(installation, "gateway", "--timeout", "1").ended()
     assert status == 1
     assert f"waiting for {user}: the-old-one (127.0.0.1:" in said
@@ -123,9 +145,9 @@ async def test_a_service_that_does_not_switch_is_named_and_kept(installation: An
     assert secret(installation, "gateway")[0] == f"{user}~2"  # the one that was begun, and no other
 
 
-async def test_interrupted_it_is_finished_by_the_next(installation: Any) -> None:
+async def test_interrupted_it_is_finished_by_the_next(installation: Any, stay: Any) -> None:
     user, password = secret(installation, "gateway")
-    stays = await connect(options_from_url(installation.url(f"{user}:{password}")))
+    stays = await stay()
     first = Command(installation, "gateway")
     await until(lambda: secret(installation, "gateway")[0] != user)
     first.process.send_signal(signal.SIGKILL)
@@ -152,9 +174,9 @@ async def test_whatever_files_an_interrupted_one_left_it_goes_on(installation: A
     assert nothing_to_change(installation)
 
 
-async def test_two_at_once_do_not_meet(installation: Any) -> None:
-    user, password = secret(installation, "gateway")
-    stays = await connect(options_from_url(installation.url(f"{user}:{password}")))
+async def test_two_at_once_do_not_meet(installation: Any, stay: Any) -> None:
+    user, _ = secret(installation, "gateway")
+    stays = await stay()
     first = Command(installation, "gateway")
     await until(lambda: secret(installation, "gateway")[0] != user)
     status, _, complained = await Command(installation, "client").ended()
@@ -173,9 +195,8 @@ async def test_before_the_first_apply_it_says_so(installation: Any, admin: Any) 
     assert secret(installation, "gateway")[0] == installation.user("gateway")
 
 
-async def test_an_apply_in_the_middle_keeps_both_users(installation: Any) -> None:
-    user, password = secret(installation, "gateway")
-    stays = await connect(options_from_url(installation.url(f"{user}:{password}")))
+async def test_an_apply_in_the_middle_keeps_both_users(installation: Any, stay: Any) -> None:
+    stays = await stay()
     assert (await Command(installation, "gateway", "--timeout", "0.5").ended())[0] == 1
     installation.provision()
     assert not stays.closed.done()
