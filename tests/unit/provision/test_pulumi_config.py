@@ -6,6 +6,7 @@ import pytest
 
 from modelmq.errors import ConfigError
 from modelmq.provision.pulumi_config import StackConfig, parse
+from modelmq.provision.pulumi_values import service_key
 from modelmq.topology import ModelRoute, build
 
 ADMIN = {"broker.admin_username": "admin", "broker.admin_password": "hush-hush"}
@@ -101,3 +102,17 @@ def test_secrets_are_not_shown() -> None:
 def _json(model: dict[str, str]) -> str:
     pairs = ", ".join(f'"{key}": "{value}"' for key, value in model.items())
     return "{" + pairs + "}"
+
+
+def test_one_key_gives_a_service_a_second_user() -> None:
+    config = parse(ADMIN | {"topology.generations": '{"gateway": [1, 2], "worker_default": [3]}'}, "dev")
+    users = build(config.settings.topology, "ml-dev", config.models).users
+    assert [user.name for user in users] == [
+        "ml-gateway",
+        "ml-gateway~2",
+        "ml-client",
+        "ml-operator",
+        "ml-worker-default~3",
+    ]
+    # What the outputs tell of a service is its last user.
+    assert {service_key(user): user.name for user in users}["gateway"] == "ml-gateway~2"
