@@ -14,6 +14,7 @@ from tests.system.rotation.conftest import load, over_amqp, over_http, replace_f
 pytestmark = pytest.mark.broker
 
 
+@pytest.mark.both_brokers
 async def test_gateway_and_worker_under_http_load(installation: Any, spawn: Any, admin: Any) -> None:
     gateway, worker = await asyncio.gather(spawn("gateway", MODELMQ_GATEWAY_CONNECTIONS="2"), spawn("worker"))
     services = {"gateway": gateway, "worker-default": worker}

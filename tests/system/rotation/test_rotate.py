@@ -89,6 +89,7 @@ def nothing_to_change(installation: Any) -> bool:
         return made.changes == () and made.strays == ()
 
 
+@pytest.mark.both_brokers
 async def test_every_service_under_load(installation: Any, spawn: Any) -> None:
     gateway, _ = await asyncio.gather(spawn("gateway"), spawn("worker"))
     before = {service: secret(installation, service) for service in ("gateway", "worker-default", "client")}
@@ -123,6 +124,7 @@ async def test_the_third_follows_the_second(installation: Any) -> None:
     assert users == [f"{installation.user('operator')}~3"]
 
 
+@pytest.mark.both_brokers
 async def test_a_service_that_does_not_switch_is_named_and_kept(installation: Any, stay: Any) -> None:
     user, password = secret(installation, "gateway")
     stays = await stay("the-old-one")
