@@ -65,6 +65,7 @@ async def test_what_is_held_is_finished_over_the_old_connection(
     worker: Any, asker: Any, request_body: Any, tmp_path: Path, wait_for_file: Callable[[Path], Awaitable[None]]
 ) -> None:
     worker.allow(".*")
+    (tmp_path / "runs").unlink()  # what warming up left
     slow = await asker.send("m", request_body(100))
     await wait_for_file(tmp_path / "entered")
     worker.change()
