@@ -15,6 +15,7 @@ import pytest
 from modelmq.amqp import Connection, Credentials, Link, link, options_from_url
 from modelmq.errors import AccessRefused, ChannelClosed, ConfigError
 from modelmq.events import BrokerConnected, BrokerDisconnected, BrokerDrained, BrokerHandedOver, BrokerHandOverFailed
+from modelmq.tls import TlsOptions
 
 pytestmark = pytest.mark.broker
 PATIENCE_S = 30.0
@@ -261,7 +262,7 @@ async def test_it_may_be_stopped_in_the_middle(owner: Owner, second: Credentials
 async def test_a_changed_certificate_file_is_a_reason_too(vhost: Any, owner: Owner, tmp_path: Path) -> None:
     ca_file = tmp_path / "ca.pem"
     shutil.copy(vhost.node.ca_file, ca_file)
-    options = options_from_url(vhost.tls_url, ca_file=str(ca_file))
+    options = options_from_url(vhost.tls_url, tls=TlsOptions(str(ca_file)))
     owner.link = Link(options, owner.set_up, service="test", emit=owner.emit, retire=owner.retire)
     await owner.link.start()
     old = await soon(owner.link.up())
