@@ -231,16 +231,16 @@ class Link:
 def _made_of(options: ConnectionOptions) -> _Made:
     """As it is now. Raises ConfigError for what cannot be read."""
     files = {
-        path: None
+        getattr(endpoint.tls, setting): setting
         for endpoint in options.endpoints
         if endpoint.tls is not None
-        for path in (endpoint.tls.ca_file, endpoint.tls.cert_file, endpoint.tls.key_file)
-        if path
+        for setting in ("ca_file", "cert_file", "key_file")
+        if getattr(endpoint.tls, setting)
     }
     digest = hashlib.sha256()
-    for path in files:
+    for path, setting in files.items():
         try:
             digest.update(hashlib.sha256(Path(path).read_bytes()).digest())
         except OSError as error:
-            raise ConfigError(f"The TLS file {path} cannot be read: {error.strerror}.") from error
+            raise ConfigError(f"{setting}: the file {path} cannot be read: {error.strerror}.") from error
     return _Made(options.credentials(), digest.digest() if files else b"")
