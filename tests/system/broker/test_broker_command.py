@@ -51,7 +51,7 @@ def test_started_found_used_and_stopped(state: Path, tmp_path: Path) -> None:
     again = modelmq("topology", "apply", *there, "--models", str(tmp_path / "models"), cwd=tmp_path)
     assert again.stdout == "Nothing to change.\n"
     as_json = modelmq("topology", "apply", *there, "--models", str(tmp_path / "models"), "-o", "json", cwd=tmp_path)
-    assert json.loads(as_json.stdout) == {"vhost": "ml-dev", "changes": []}
+    assert json.loads(as_json.stdout) == {"vhost": "ml-dev", "changes": [], "kept": []}
     secrets = [path.read_text().strip() for path in (state / "secrets").iterdir()]
     assert not [secret for secret in secrets if secret in applied.stdout]
 
