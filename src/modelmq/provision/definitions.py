@@ -17,8 +17,14 @@ from modelmq.topology_values import Topology
 
 def definitions(topology: Topology, passwords: Mapping[str, str], salts: Mapping[str, bytes]) -> bytes:
     """JSON in the form that RabbitMQ imports. Both mappings are by user; a salt has SALT_BYTES random bytes."""
+    content = _accounts(topology, passwords, salts) | _ways(topology)
+    return msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n"
+
+
+def _accounts(topology: Topology, passwords: Mapping[str, str], salts: Mapping[str, bytes]) -> dict[str, object]:
+    """The virtual host, who may do what in it, and what holds there."""
     vhost = topology.vhost.name
-    content = {
+    return {
         "vhosts": [
             {
                 "name": vhost,
@@ -49,6 +55,13 @@ def definitions(topology: Topology, passwords: Mapping[str, str], salts: Mapping
             }
             for each in topology.policies
         ],
+    }
+
+
+def _ways(topology: Topology) -> dict[str, object]:
+    """Where messages go."""
+    vhost = topology.vhost.name
+    return {
         "exchanges": [
             {
                 "vhost": vhost,
@@ -83,4 +96,3 @@ def definitions(topology: Topology, passwords: Mapping[str, str], salts: Mapping
             for each in topology.bindings
         ],
     }
-    return msgspec.json.format(msgspec.json.encode(content), indent=1) + b"\n"
