@@ -13,6 +13,7 @@ from modelmq.amqp import connect, options_from_url
 from modelmq.broker.management import Management
 from modelmq.broker.management_values import PermissionInfo, PolicyInfo
 from modelmq.broker.node import RunningNode
+from modelmq.generations import next_user
 from modelmq.topology import user_name
 from tests.docs.pages import blocks
 from tests.infra.conftest import PAGE
@@ -127,6 +128,26 @@ def test_a_policy_changes_in_place(up: Program, vhost: str, admin: Management) -
         assert policy(admin, vhost, "ml-interactive").definition["max-length"] == 500
         assert drift(up, vhost, admin) == NOTHING
     assert updated(up.pulumi(*UP)) == {"Policy ml-bulk", "Policy ml-interactive"}
+
+
+def test_a_second_user_comes_and_the_first_goes(up: Program, vhost: str, admin: Management) -> None:
+    first = user_name("gateway", vhost.removeprefix("ml-"))
+    second = next_user(first)
+
+    def gateways() -> set[str]:
+        return {user.name for user in admin.users()} & {first, second}
+
+    with changed(up, "topology.generations", {"gateway": [1, 2]}):
+        up.pulumi(*UP)
+        assert gateways() == {first, second}
+        assert f"//{second}:" in up.outputs()["amqp_urls"]["gateway"]
+        assert drift(up, vhost, admin) == NOTHING
+        up.pulumi(*SAME)
+    with changed(up, "topology.generations", {"gateway": [2]}):
+        up.pulumi(*UP)
+        assert gateways() == {second}
+        assert drift(up, vhost, admin) == NOTHING
+    up.pulumi(*UP)
 
 
 def test_what_others_changed_is_seen_and_put_right(up: Program, vhost: str, admin: Management) -> None:

@@ -14,7 +14,7 @@ from modelmq.client import shard
 from modelmq.events import BrokerDisconnected, BrokerDrained, BrokerHandedOver
 from modelmq.messages import CANCEL_TYPE
 
-pytestmark = pytest.mark.broker
+pytestmark = [pytest.mark.broker, pytest.mark.both_reply_modes]
 
 
 class Login:
