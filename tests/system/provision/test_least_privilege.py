@@ -39,7 +39,7 @@ def login(settings: Settings, node: RunningNode, admin: Management) -> Iterator[
 
     def connect(service: str, role: str = "vision", vhost: str = settings.broker.vhost) -> pika.BlockingConnection:
         user = user_name(service, environment, role)
-        credentials = pika.PlainCredentials(user, read_secret("", secret_file(settings.state_dir, user)))
+        credentials = pika.PlainCredentials(user, read_secret("", secret_file(settings.state_dir, user)).password)
         connection = pika.BlockingConnection(pika.ConnectionParameters("127.0.0.1", node.amqp_port, vhost, credentials))
         open_ones.append(connection)
         return connection
@@ -123,11 +123,13 @@ def test_only_the_operator_may_look_at_the_management_api(login: Login, settings
     environment, vhost = settings.topology.environment, settings.broker.vhost
     for service in ("gateway", "client", "worker"):
         user = user_name(service, environment, "vision")
-        secret = read_secret("", secret_file(settings.state_dir, user))
+        secret = read_secret("", secret_file(settings.state_dir, user)).password
         with Management(node.management_url, user, secret) as management, pytest.raises(ProvisionError):
             management.overview()
     user = user_name("operator", environment)
-    with Management(node.management_url, user, read_secret("", secret_file(settings.state_dir, user))) as management:
+    with Management(
+        node.management_url, user, read_secret("", secret_file(settings.state_dir, user)).password
+    ) as management:
         assert management.overview().rabbitmq_version == node.version
         assert {queue.name for queue in management.queues(vhost)} >= set(LANES)
         management.connections(vhost)

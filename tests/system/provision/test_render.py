@@ -25,7 +25,7 @@ def test_what_is_imported_is_the_topology(cli: Cli, admin: Management, node: Run
     assert (said.status, said.err) == (0, "")
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     client = f"ml-client.{cli.settings.topology.environment}"
-    assert read_secret("", secret_file(cli.settings.state_dir, client)) not in file.read_text()
+    assert read_secret("", secret_file(cli.settings.state_dir, client)).password not in file.read_text()
     admin._send("POST", "import", msgspec.Raw(file.read_bytes()), "definitions")
     assert cli("drift").out == "No drift.\n"
     assert (cli("apply").status, cli("plan").out) == (0, "Nothing to change.\n")

@@ -87,7 +87,7 @@ class Installation:
     def user(self, column: str) -> User:
         service = "worker" if column in ("vision", "money") else column
         name = user_name(service, self._settings.topology.environment, column)
-        password = read_secret("", secret_file(self._settings.state_dir, name))
+        password = read_secret("", secret_file(self._settings.state_dir, name)).password
         self._opened.append(User(self._node, self.vhost, name, password))
         return self._opened[-1]
 
