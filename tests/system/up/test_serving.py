@@ -131,7 +131,7 @@ def test_infer_asks_over_http_and_over_amqp(up: Up) -> None:
 
 def test_the_topology_is_as_it_should_be(up: Up) -> None:
     assert up.command("topology", "apply") == "Nothing to change.\n"
-    assert json.loads(up.command("topology", "apply", "-o", "json")) == {"vhost": "ml-dev", "changes": []}
+    assert json.loads(up.command("topology", "apply", "-o", "json")) == {"vhost": "ml-dev", "changes": [], "kept": []}
 
 
 def test_its_broker_is_its_own_to_stop(up: Up) -> None:
