@@ -18,6 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 
@@ -248,8 +249,18 @@ def body_of(value: float) -> bytes:
 
 
 def over_http(http: Any, base: Callable[[], str]) -> Callable[[float], Awaitable[list[float]]]:
+    async def post(value: float) -> Any:
+        address = base()
+        try:
+            return await http.post(f"{address}/v2/models/{MODEL}/infer", content=body_of(value))
+        except httpx.ConnectError:
+            # Nothing was sent. Whoever stands before gateways goes to the next one when one has ceased to listen.
+            if base() == address:
+                raise
+            return await http.post(f"{base()}/v2/models/{MODEL}/infer", content=body_of(value))
+
     async def ask(value: float) -> list[float]:
-        response = await http.post(f"{base()}/v2/models/{MODEL}/infer", content=body_of(value))
+        response = await post(value)
         assert response.status_code == 200, f"{response.status_code} {response.text}"
         data: list[float] = response.json()["outputs"][0]["data"]
         return data
