@@ -25,7 +25,7 @@ from modelmq.broker.node import RunningNode
 from modelmq.messages import ReplyMode
 from tests.authority import Authority
 from tests.nodes import started
-from tests.not_tested import not_tested, write_not_tested
+from tests.not_tested import hear_not_tested, not_tested, tell_not_tested, write_not_tested
 
 if TYPE_CHECKING:
     from modelmq.amqp import ConnectionOptions
@@ -80,6 +80,15 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     # A file marked as a whole may have tests that ask for no replies.
     if metafunc.definition.get_closest_marker("both_reply_modes") and "reply_mode" in metafunc.fixturenames:
         metafunc.parametrize("reply_mode", get_args(ReplyMode), indirect=True)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    tell_not_tested(session.config)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    hear_not_tested(node.config, getattr(node, "workeroutput", {}))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -31,7 +31,11 @@ check formatting ruff format --check .
 check lint ruff check .
 check types mypy
 check "import direction" lint-imports
-if [ "$scope" = all ]; then check tests python -m pytest "$@"; fi
+if [ "$scope" = all ]; then
+    # Most tests wait for other processes, so that each file goes to whichever of a few is free. A word like -n0 or
+    # --maxprocesses=8 in the arguments comes later and rules.
+    check tests python -m pytest -n auto --maxprocesses 4 --dist loadfile "$@"
+fi
 
 printf '\n%s' "$summary"
 if [ -n "$failed" ]; then

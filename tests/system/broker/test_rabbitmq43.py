@@ -37,8 +37,9 @@ def test_where_it_is_missing_the_reason_is_a_sentence(tmp_path: Path) -> None:
     assert not (tmp_path / "none").exists()
 
 
-def test_where_it_is_missing_the_last_line_of_a_run_says_so(tmp_path: Path) -> None:
-    options = ["-q", "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'basetemp'}"]
+@pytest.mark.parametrize("processes", ["0", "2"])
+def test_where_it_is_missing_the_last_line_of_a_run_says_so(processes: str, tmp_path: Path) -> None:
+    options = ["-q", "-n", processes, "-p", "no:cacheprovider", f"--basetemp={tmp_path / 'basetemp'}"]
     done = without_it(tmp_path, sys.executable, "-m", "pytest", ONE_ON_BOTH, *options)
     assert done.returncode == 0, done.stdout
     assert "1 skipped" in done.stdout
