@@ -165,6 +165,9 @@ class TopologySettings(msgspec.Struct, frozen=True):
         _Seconds, Meta(description="An interactive request waiting longer is cleared; above the gateway's timeout.")
     ] = 600.0
     bulk_ttl_s: Annotated[_Seconds, Meta(description="The same for the bulk lane.")] = 604_800.0
+    retry_max_length: Annotated[
+        _Count, Meta(description="Requests that may wait for one and the same delay before they are tried again.")
+    ] = 10_000
     dead_letter_ttl_s: Annotated[_Seconds, Meta(description="How long dead letters are kept for inspection.")] = (
         604_800.0
     )

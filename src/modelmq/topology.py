@@ -26,6 +26,9 @@ from modelmq.messages import (
     routing_key,
 )
 from modelmq.metadata import MODEL_NAME, VERSION
+from modelmq.retry_ladder import QUEUES as RETRY_QUEUES
+from modelmq.retry_ladder import RETRY_EXCHANGE, RUNG_HEADER, RUNGS_MS
+from modelmq.retry_ladder import queue_of as retry_queue
 from modelmq.settings import TopologySettings
 from modelmq.topology_values import Binding, Exchange, Permission, Policy, Queue, Topology, User, Vhost
 
@@ -63,7 +66,7 @@ SERVICES = ("gateway", "worker", "client", "operator")
 
 OLDEST_BROKER = (3, 10)
 _SERVICE_QUEUES = ("ml-worker.", "ml-gateway.")
-_RESERVED = ("amq.", "ml-model.", "ml-dead-letter.", *_SERVICE_QUEUES)
+_RESERVED = ("amq.", "ml-model.", "ml-dead-letter.", RETRY_QUEUES, *_SERVICE_QUEUES)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,249}\Z")  # leaves room for ".bulk" within AMQP's 255 bytes
 _LONGEST_PATTERN = 20_000  # the broker's regular expressions compile to at most 64 kB
 _NOTHING = "^$"
@@ -158,8 +161,8 @@ def build(
 ) -> Topology:
     """Everything durable for these models in this virtual host.
 
-    `broker_version` matters for one policy key only: from 4.0 on dead letters need an explicit unlimited
-    delivery limit, which 3.10 refuses. Raises ConfigError for names that no broker takes or that collide.
+    `broker_version` matters twice: from 4.0 on dead letters need an explicit unlimited delivery limit, which 3.10
+    refuses; and from 3.13 on the broker tells why a message died last, before only why it died first. Raises ConfigError for names that no broker takes or that collide.
     """
     routes = sorted(models, key=lambda model: model.name)
     _check(vhost, routes)
@@ -171,7 +174,7 @@ def build(
         permissions=permissions,
         exchanges=_exchanges(),
         queues=_queues(settings, routes),
-        bindings=_bindings(routes),
+        bindings=_bindings(routes, "x-last-death-reason" if broker_version >= (3, 13) else "x-first-death-reason"),
         policies=_policies(settings, routes, unlimited=broker_version >= (4, 0)),
     )
 
@@ -188,6 +191,7 @@ def _exchanges() -> tuple[Exchange, ...]:
         Exchange(CONTROL_EXCHANGE, "fanout"),
         Exchange(REPLY_EXCHANGE, "direct"),
         Exchange(REDELIVER_EXCHANGE, "direct"),
+        Exchange(RETRY_EXCHANGE, "headers"),
         Exchange(SORTING_EXCHANGE, "headers"),
         Exchange(DEAD_LETTER_EXCHANGE, "topic"),
         Exchange(UNROUTED_EXCHANGE, "fanout"),
@@ -195,19 +199,21 @@ def _exchanges() -> tuple[Exchange, ...]:
 
 
 def _queues(settings: TopologySettings, models: Sequence[ModelRoute]) -> tuple[Queue, ...]:
-    names = [EXPIRED_QUEUE, UNROUTED_QUEUE]
+    names = [EXPIRED_QUEUE, UNROUTED_QUEUE, *map(retry_queue, RUNGS_MS)]
     for model in models:
         names += [queue_name(model, lane) for lane in LANES]
         names.append(dead_letter_queue(model.name))
     return tuple(Queue(name, settings.queue_type) for name in names)
 
 
-def _bindings(models: Sequence[ModelRoute]) -> tuple[Binding, ...]:
-    expired: dict[str, str | int | bool] = {"x-match": "all-with-x", "x-first-death-reason": "expired"}
+def _bindings(models: Sequence[ModelRoute], death_reason: str) -> tuple[Binding, ...]:
     bindings = [
         Binding(UNROUTED_EXCHANGE, UNROUTED_QUEUE),
-        Binding(SORTING_EXCHANGE, EXPIRED_QUEUE, arguments=expired),
+        Binding(SORTING_EXCHANGE, EXPIRED_QUEUE, arguments={"x-match": "all-with-x", death_reason: "expired"}),
     ]
+    for rung_ms in RUNGS_MS:
+        waits: dict[str, str | int | bool] = {"x-match": "all", RUNG_HEADER: str(rung_ms)}
+        bindings.append(Binding(RETRY_EXCHANGE, retry_queue(rung_ms), arguments=waits))
     for model in models:
         for key, lane in routing_keys(model):
             bindings += [
@@ -242,6 +248,7 @@ def _policies(settings: TopologySettings, models: Sequence[ModelRoute], *, unlim
         "max-length-bytes": settings.max_length_bytes,
         "overflow": "drop-head",
     }
+    waiting = {**lane, "max-length": settings.retry_max_length, "dead-letter-exchange": REDELIVER_EXCHANGE}
     letters = kept | {"message-ttl": _ms(settings.dead_letter_ttl_s)}
     interactive, bulk = (_lane_pattern(models, each) for each in LANES)
     return (
@@ -250,6 +257,10 @@ def _policies(settings: TopologySettings, models: Sequence[ModelRoute], *, unlim
         Policy("ml-dead-letter", r"^ml-dead-letter\.", "queues", letters),
         Policy("ml-unrouted", _exactly(UNROUTED_QUEUE), "queues", letters),
         Policy("ml-expired", _exactly(EXPIRED_QUEUE), "queues", kept | {"message-ttl": _ms(settings.expired_ttl_s)}),
+        *(
+            Policy(retry_queue(rung_ms), _exactly(retry_queue(rung_ms)), "queues", waiting | {"message-ttl": rung_ms})
+            for rung_ms in RUNGS_MS
+        ),
         Policy("ml-own-queues", r"^(ml-worker\.|ml-gateway\.|amq\.gen-)", "queues", own),
         Policy("ml-sorting", _exactly(SORTING_EXCHANGE), "exchanges", {"alternate-exchange": DEAD_LETTER_EXCHANGE}),
         Policy(
@@ -304,7 +315,9 @@ def _accounts(
                 f'Role "{role}" has too many models for one user\'s permissions; split it in topology.roles.'
             )
         users.append(User(user, "worker", role=role))
-        permissions.append(Permission(user, own, f"{_exactly(replies, DEAD_LETTER_EXCHANGE)}|{own}", read))
+        permissions.append(
+            Permission(user, own, f"{_exactly(replies, DEAD_LETTER_EXCHANGE, RETRY_EXCHANGE)}|{own}", read)
+        )
     return tuple(users), tuple(permissions)
 
 

@@ -138,7 +138,7 @@ def test_a_worker_reads_exactly_its_models(case: tuple[TopologySettings, tuple[M
         assert {name for name in names if matches(permission.read, name)} == queues | {own, "ml-control-exchange"}
         assert {name for name in names if matches(permission.configure, name)} == {own}
         replies = "ml-reply-exchange" if case[0].reply_mode == "queue" else "amq.default"
-        write = {own, replies, "ml-dead-letter-exchange"}
+        write = {own, replies, "ml-dead-letter-exchange", "ml-retry-exchange"}
         assert {name for name in names if matches(permission.write, name)} == write
 
 

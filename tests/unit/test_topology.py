@@ -7,6 +7,7 @@ import msgspec
 import pytest
 
 from modelmq.errors import ConfigError
+from modelmq.retry_ladder import RUNGS_MS
 from modelmq.settings import TopologySettings
 from modelmq.topology import (
     ModelRoute,
@@ -21,6 +22,7 @@ from modelmq.topology import (
 from modelmq.topology_values import Binding, Permission, Policy, Queue, Topology
 
 DIGITS = ModelRoute("digits", ("1", "2"))
+LADDER = [f"ml-retry.{delay_ms}" for delay_ms in RUNGS_MS]
 SERVICE = ModelRoute("service", queue="ml-service-queue", routing_key="ml_service")
 
 
@@ -52,6 +54,7 @@ def test_the_names_that_programs_were_told() -> None:
         ("ml-control-exchange", "fanout"),
         ("ml-reply-exchange", "direct"),
         ("ml-redeliver-exchange", "direct"),
+        ("ml-retry-exchange", "headers"),
         ("ml-dead-letter-sorting-exchange", "headers"),
         ("ml-dead-letter-exchange", "topic"),
         ("ml-unrouted-exchange", "fanout"),
@@ -59,6 +62,7 @@ def test_the_names_that_programs_were_told() -> None:
     assert [each.name for each in topology.queues] == [
         "ml-expired",
         "ml-unrouted",
+        *LADDER,
         "ml-model.digits.interactive",
         "ml-model.digits.bulk",
         "ml-dead-letter.digits",
@@ -86,8 +90,39 @@ def test_both_lanes_are_reached_with_and_without_version() -> None:
     assert bound(topology, "ml-redeliver-exchange") == expected
     assert bound(topology, "ml-dead-letter-exchange") == {"ml-dead-letter.digits": {"digits.#"}}
     assert bound(topology, "ml-unrouted-exchange") == {"ml-unrouted": {""}}
-    expired: dict[str, str | int | bool] = {"x-match": "all-with-x", "x-first-death-reason": "expired"}
-    assert Binding("ml-dead-letter-sorting-exchange", "ml-expired", arguments=expired) in topology.bindings
+
+
+@pytest.mark.parametrize(
+    ("version", "told"),
+    [((3, 10, 8), "x-first-death-reason"), ((3, 13), "x-last-death-reason"), ((4, 3), "x-last-death-reason")],
+)
+def test_what_expired_in_its_lane_is_sorted_out(version: tuple[int, ...], told: str) -> None:
+    topology = build(TopologySettings(), "ml-dev", [DIGITS], broker_version=version)
+    expired: dict[str, str | int | bool] = {"x-match": "all-with-x", told: "expired"}
+    assert [each for each in topology.bindings if each.source == "ml-dead-letter-sorting-exchange"] == [
+        Binding("ml-dead-letter-sorting-exchange", "ml-expired", arguments=expired)
+    ]
+
+
+@pytest.mark.parametrize("queue_type", ["quorum", "classic"])
+def test_a_rung_of_the_ladder_brings_its_messages_home(queue_type: str) -> None:
+    topology = built(DIGITS, queue_type=queue_type, retry_max_length=7, max_length_bytes=8)
+    ways = [each for each in topology.bindings if each.source == "ml-retry-exchange"]
+    assert [(each.destination, each.routing_key, each.arguments) for each in ways] == [
+        (f"ml-retry.{delay_ms}", "", {"x-match": "all", "retry-rung": str(delay_ms)}) for delay_ms in RUNGS_MS
+    ]
+    for delay_ms in RUNGS_MS:
+        rung = policy(topology, f"ml-retry.{delay_ms}")
+        at_least_once = {"dead-letter-strategy": "at-least-once", "delivery-limit": 50}
+        assert re.fullmatch(rung.pattern, f"ml-retry.{delay_ms}")
+        assert rung.definition == {
+            "message-ttl": delay_ms,
+            "dead-letter-exchange": "ml-redeliver-exchange",
+            "max-length": 7,
+            "max-length-bytes": 8,
+            "overflow": "reject-publish",
+            **(at_least_once if queue_type == "quorum" else {}),
+        }
 
 
 def test_a_single_service_under_the_names_of_old() -> None:
@@ -119,7 +154,7 @@ def test_rights_are_no_wider_than_the_service_needs() -> None:
     assert rights(topology, "ml-worker-default") == Permission(
         "ml-worker-default",
         r"^ml-worker\.default\.",
-        r"^(amq\.default|ml-dead-letter-exchange)$|^ml-worker\.default\.",
+        r"^(amq\.default|ml-dead-letter-exchange|ml-retry-exchange)$|^ml-worker\.default\.",
         r"^(ml-control-exchange|ml-model\.digits\.interactive|ml-model\.digits\.bulk)$|^ml-worker\.default\.",
     )
 
@@ -137,7 +172,7 @@ def test_in_queue_mode_replies_take_the_reply_exchange_and_no_other_way() -> Non
     )
     assert rights(topology, "ml-operator") == rights(direct, "ml-operator")
     worker = rights(topology, "ml-worker-default")
-    assert worker.write == r"^(ml-reply-exchange|ml-dead-letter-exchange)$|^ml-worker\.default\."
+    assert worker.write == r"^(ml-reply-exchange|ml-dead-letter-exchange|ml-retry-exchange)$|^ml-worker\.default\."
     assert msgspec.structs.replace(worker, write="") == msgspec.structs.replace(
         rights(direct, "ml-worker-default"), write=""
     )
@@ -205,7 +240,7 @@ def test_the_order_of_the_models_does_not_matter() -> None:
 
 
 def test_no_models_at_all() -> None:
-    assert [queue.name for queue in built().queues] == ["ml-expired", "ml-unrouted"]
+    assert [queue.name for queue in built().queues] == ["ml-expired", "ml-unrouted", *LADDER]
 
 
 @pytest.mark.parametrize(
@@ -221,6 +256,7 @@ def test_no_models_at_all() -> None:
         ((ModelRoute("a", queue="x" * 251),), "must be 1 to 250"),
         ((ModelRoute("a", queue="amq.x"),), "is a name that ModelMQ itself uses"),
         ((ModelRoute("a", queue="ml-model.b.bulk"),), "is a name that ModelMQ itself uses"),
+        ((ModelRoute("a", queue="ml-retry.a"),), "is a name that ModelMQ itself uses"),
         ((ModelRoute("a", queue="ml-expired"),), "is a name that ModelMQ itself uses"),
         ((ModelRoute("a", queue="ml-model-exchange"),), "is a name that ModelMQ itself uses"),
         ((ModelRoute("a", routing_key="b"), ModelRoute("b")), 'Models "a" and "b" both claim the routing key "b"'),
@@ -270,6 +306,7 @@ def test_the_page_names_everything() -> None:
     topology = built(ModelRoute("digits", ("1",)))
     named = [each.name for each in (*topology.exchanges, *topology.queues, *topology.policies)]
     named += ["ml-gateway", "ml-worker-<role>", "ml-client", "ml-operator"]
+    named = [name for name in named if name not in LADDER[1:-1]]
     assert [name for name in named if f"`{name}`" not in page] == []
     keys = {binding.routing_key for binding in topology.bindings} - {""}
     assert {key for key in keys if f"`{key}`" not in page} == set()

@@ -19,6 +19,7 @@ from modelmq.broker.management import Management, connect, tls_of
 from modelmq.broker.secrets import read_secret, secret_file
 from modelmq.errors import ModelMQError
 from modelmq.protocol import error_message
+from modelmq.retry_ladder import QUEUES as RETRY_QUEUES
 from modelmq.runtimes import scan
 from modelmq.settings import Settings
 from modelmq.supervisor import records
@@ -163,10 +164,15 @@ def _print(found: Status, console: Console) -> None:
         rows = [(m.name, "ready" if m.ready else "not ready", m.detail) for m in found.models]
         console.print(_table(("MODEL", "STATE", ""), rows))
     if found.queues:
-        queue_rows = [(q.name, q.ready, q.unacked, q.consumers) for q in found.queues]
+        queue_rows = [(q.name, q.ready, q.unacked, q.consumers) for q in found.queues if not _is_idle_rung(q)]
         console.print(_table(("QUEUE", "READY", "UNACKED", "CONSUMERS"), queue_rows))
     for problem in found.problems:
         console.print(f"! {problem}", markup=False, highlight=False)
+
+
+def _is_idle_rung(queue: QueueStatus) -> bool:
+    """There is a delay queue for each rung of the ladder: only those that hold something are news."""
+    return queue.name.startswith(RETRY_QUEUES) and not queue.ready + queue.unacked
 
 
 def _table(heads: tuple[str, ...], rows: Sequence[tuple[object, ...]]) -> Table:

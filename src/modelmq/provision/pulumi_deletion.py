@@ -17,6 +17,7 @@ import pulumi
 from modelmq.broker.management import Management
 from modelmq.errors import ProvisionError
 from modelmq.provision.removals import in_use
+from modelmq.retry_ladder import RUNGS_MS, queue_of
 
 _SETTLE_S = 6.0  # a quorum queue tells how many messages it has every 5 s
 _NAME = "modelmq-unused-before"
@@ -38,11 +39,12 @@ def allow(names: Collection[str], vhost: str, connect: Callable[[], Management])
     """These queues, and the virtual host where it is named, may be deleted while nobody uses them.
 
     To be called while a program runs: the engine learns of the hooks. With the virtual host goes everything in it, so
-    where it is named, every queue in it must be unused, whoever made it.
+    where it is named, every queue in it must be unused, whoever made it. The delay queues are all models', so they are
+    let go of with the virtual host and need not be named.
     """
     if not names:
         return NO_DELETION
-    allowed = frozenset(names)
+    allowed = frozenset(names) | (frozenset(map(queue_of, RUNGS_MS)) if vhost in names else frozenset())
 
     async def look() -> None:
         await asyncio.to_thread(_refuse_used, allowed, vhost, connect)

@@ -20,6 +20,7 @@ from modelmq.broker.secrets import secret_file
 from modelmq.errors import ConfigError, ProvisionError
 from modelmq.provision import ApplyReport, provision
 from modelmq.provision.passwords import matches, password_hash
+from modelmq.retry_ladder import RUNGS_MS
 from modelmq.settings import Settings
 from modelmq.topology import ModelRoute, Topology
 
@@ -90,7 +91,7 @@ def test_everything_is_made_once(settings: Settings, proxy: Proxy, through: Mana
     assert_as_it_says(first.topology, admin, settings)
     assert len(proxy.objects_written) == first.writes
     assert re.fullmatch(
-        r"\d+ written: 25 binding, 7 exchange, 5 permission, 8 policy, 8 queue, 4 user, 1 vhost\.", str(first)
+        r"\d+ written: 46 binding, 8 exchange, 5 permission, 29 policy, 29 queue, 4 user, 1 vhost\.", str(first)
     )
 
     proxy.asked.clear()
@@ -114,6 +115,7 @@ def test_the_broker_gives_its_policies_to_the_queues(settings: Settings, admin: 
     assert policies == {
         "ml-expired": "ml-expired",
         "ml-unrouted": "ml-unrouted",
+        **{f"ml-retry.{delay_ms}": f"ml-retry.{delay_ms}" for delay_ms in RUNGS_MS},
         "ml-model.digits.interactive": "ml-interactive",
         "ml-model.digits.bulk": "ml-bulk",
         "ml-dead-letter.digits": "ml-dead-letter",

@@ -26,7 +26,7 @@ def test_a_plan_shows_everything_and_does_nothing(cli: Cli, proxy: Proxy) -> Non
     said = cli("plan")
     assert said.status == 2
     assert f"+ queue      {LANE}\n" in said.out
-    assert said.out.splitlines()[-1] == "41 to write."
+    assert said.out.splitlines()[-1] == "105 to write."
     assert proxy.writes == []
     assert len(proxy.asked) <= MOST_CALLS
     assert not (Path(cli.settings.state_dir) / "secrets").exists()
@@ -164,7 +164,7 @@ def test_what_does_not_reach_ours_is_no_drift(cli: Cli, admin: Management) -> No
     said = cli("drift")
     # A policy of theirs that also matches ours loses, except on exchanges of ours that have none.
     assert said.out.splitlines() == [
-        '? The policy "theirs" is none of ours and wins over ours on "ml-model-exchange" and 3 more.',
+        '? The policy "theirs" is none of ours and wins over ours on "ml-model-exchange" and 4 more.',
         "The broker differs from the topology.",
     ]
     admin.delete_policy(vhost, "theirs")

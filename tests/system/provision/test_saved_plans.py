@@ -30,7 +30,7 @@ def test_a_kept_plan_is_applied_without_the_models(cli: Cli, kept: Path) -> None
     assert [each for each in kept.parent.iterdir() if each.name.startswith(".kept")] == []
     cli.serve()
     said = cli("apply", str(kept))
-    assert (said.status, said.out.splitlines()[-1][:11]) == (0, "41 written:")
+    assert (said.status, said.out.splitlines()[-1][:12]) == (0, "105 written:")
     cli.serve("digits")
     assert cli("drift").out == "No drift.\n"
     assert "password" not in kept.read_text()
