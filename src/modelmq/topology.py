@@ -162,7 +162,8 @@ def build(
     """Everything durable for these models in this virtual host.
 
     `broker_version` matters twice: from 4.0 on dead letters need an explicit unlimited delivery limit, which 3.10
-    refuses; and from 3.13 on the broker tells why a message died last, before only why it died first. Raises ConfigError for names that no broker takes or that collide.
+    refuses; and from 3.13 on the broker tells why a message died last, before only why it died first. Raises
+    ConfigError for names that no broker takes or that collide.
     """
     routes = sorted(models, key=lambda model: model.name)
     _check(vhost, routes)
