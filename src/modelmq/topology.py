@@ -258,10 +258,6 @@ def _policies(settings: TopologySettings, models: Sequence[ModelRoute], *, unlim
         Policy("ml-dead-letter", r"^ml-dead-letter\.", "queues", letters),
         Policy("ml-unrouted", _exactly(UNROUTED_QUEUE), "queues", letters),
         Policy("ml-expired", _exactly(EXPIRED_QUEUE), "queues", kept | {"message-ttl": _ms(settings.expired_ttl_s)}),
-        *(
-            Policy(retry_queue(rung_ms), _exactly(retry_queue(rung_ms)), "queues", waiting | {"message-ttl": rung_ms})
-            for rung_ms in RUNGS_MS
-        ),
         Policy("ml-own-queues", r"^(ml-worker\.|ml-gateway\.|amq\.gen-)", "queues", own),
         Policy("ml-sorting", _exactly(SORTING_EXCHANGE), "exchanges", {"alternate-exchange": DEAD_LETTER_EXCHANGE}),
         Policy(
@@ -269,6 +265,10 @@ def _policies(settings: TopologySettings, models: Sequence[ModelRoute], *, unlim
             _exactly(REDELIVER_EXCHANGE, DEAD_LETTER_EXCHANGE),
             "exchanges",
             {"alternate-exchange": UNROUTED_EXCHANGE},
+        ),
+        *(
+            Policy(retry_queue(rung_ms), _exactly(retry_queue(rung_ms)), "queues", waiting | {"message-ttl": rung_ms})
+            for rung_ms in RUNGS_MS
         ),
     )
 

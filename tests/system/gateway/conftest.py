@@ -22,6 +22,7 @@ from modelmq.amqp import ConnectionOptions, connect
 from modelmq.events import Event
 from modelmq.gateway.service import Gateway
 from modelmq.messages import ReplyMode
+from modelmq.retry_ladder import RUNGS_MS, queue_of
 from modelmq.runtimes import scan
 from modelmq.settings import BrokerSettings, GatewaySettings, Settings, TopologySettings
 from modelmq.topology import ModelRoute, build
@@ -116,9 +117,14 @@ def declare(models_dir: Path) -> Callable[..., Awaitable[None]]:
         channel = await connection.channel()
         for exchange in topology.exchanges:
             await channel.declare_exchange(exchange.name, exchange.type, durable=True)
+        without = {queue_of(rung_ms) for rung_ms in RUNGS_MS}  # nothing is tried again here
         for queue in topology.queues:
+            if queue.name in without:
+                continue
             await channel.declare_queue(queue.name, durable=True, arguments={"x-queue-type": queue.type})
         for binding in topology.bindings:
+            if binding.destination in without:
+                continue
             await channel.bind_queue(
                 binding.destination, binding.source, binding.routing_key, arguments=dict(binding.arguments)
             )

@@ -26,12 +26,15 @@ from modelmq.messages import (
     REPLY_EXCHANGE,
     ReplyMode,
 )
+from modelmq.retry_ladder import RUNGS_MS, queue_of
 from modelmq.runtimes import scan
 from modelmq.settings import BrokerSettings, Settings, TopologySettings, WorkerSettings
 from modelmq.topology import ModelRoute, build
 from modelmq.worker.service import Worker
 
 PATIENCE_S = 30.0
+LADDER = tuple(map(queue_of, RUNGS_MS))
+"""Left out where no model asks for a later try."""
 
 DOUBLE = """
     class Model:
@@ -236,7 +239,7 @@ async def asker(vhost: Any, reply_mode: ReplyMode) -> AsyncIterator[Asker]:
 def declare(asker: Asker, vhost: Any, models_dir: Path) -> Callable[..., Awaitable[None]]:
     """Exchanges, queues and bindings for the models in the folder, as the topology says, but without users."""
 
-    async def declare(*, without: Iterable[str] = (), queue_type: str = "quorum") -> None:
+    async def declare(*, without: Iterable[str] = LADDER, queue_type: str = "quorum") -> None:
         models: dict[str, ModelRoute] = {}
         for source in scan(models_dir).models:
             known = models.get(source.name)
