@@ -34,7 +34,9 @@ class NodeSpec(msgspec.Struct, frozen=True):
 
     AMQP and the management API are each served `plain`, with `tls`, or both ways; then the ports are the plain ones.
     With `client_certificates` the authority in `ca_file` signs logins, by their common name. `home` is the folder
-    of the RabbitMQ to start, as RABBITMQ_HOME would name it; None for what that says.
+    of the RabbitMQ to start, as RABBITMQ_HOME would name it; None for what that says. `epmd_port` is that of an epmd
+    which somebody else keeps, as the nodes of a cluster must share one; 0 for one of its own. A node without its own
+    is never adopted.
     """
 
     directory: Path
@@ -45,6 +47,7 @@ class NodeSpec(msgspec.Struct, frozen=True):
     client_certificates: bool = False
     extra_conf: str = ""
     home: Path | None = None
+    epmd_port: int = 0
     start_timeout_s: float = 90.0
 
 
@@ -234,11 +237,21 @@ def _start_anew(
         ports = port_choice.choose(
             record.ports, amqp=spec.amqp_port, management=spec.management_port, plain=spec.plain, tls=spec.tls
         )
+        if spec.epmd_port:
+            ports = msgspec.structs.replace(ports, epmd=spec.epmd_port)
         record = msgspec.structs.replace(record, ports=ports)
         records.save(files, record)
         configuration = _configuration(spec, files, record, ports)
         try:
-            running, children = boot(files, record, ports, configuration, installation, spec.start_timeout_s)
+            running, children = boot(
+                files,
+                record,
+                ports,
+                configuration,
+                installation,
+                spec.start_timeout_s,
+                own_epmd=not spec.epmd_port,
+            )
         except PortTaken:
             if attempt == _ATTEMPTS:
                 raise

@@ -54,24 +54,30 @@ def boot(
     configuration: Configuration,
     installation: Installation,
     timeout_s: float,
+    *,
+    own_epmd: bool,
 ) -> tuple[RunningRecord, Children]:
-    """Starts a node that is not running; returns when it answers. Raises NodeError, PortTaken."""
+    """Starts a node that is not running; returns when it answers. Raises NodeError, PortTaken.
+
+    Without `own_epmd` there is one on that port, which is somebody else's to end.
+    """
     log_sizes = readiness.size_of(files.log), readiness.size_of(files.output)
     environment = write_files(files, record, ports, configuration, installation)
     running = RunningRecord(fingerprint=fingerprint(configuration), ports=ports, erl=str(installation.erl))
     records.save_running(files, running)
     children: list[subprocess.Popen[bytes]] = []
     try:
-        children.append(_spawn([str(installation.epmd), "-port", str(ports.epmd)], environment, files))
-        running = msgspec.structs.replace(running, epmd=identify(children[-1].pid))
-        records.save_running(files, running)
+        if own_epmd:
+            children.append(_spawn([str(installation.epmd), "-port", str(ports.epmd)], environment, files))
+            running = msgspec.structs.replace(running, epmd=identify(children[-1].pid))
+            records.save_running(files, running)
         children.append(_spawn([str(installation.server)], environment, files))
         running = msgspec.structs.replace(running, node=identify(children[-1].pid))
         records.save_running(files, running)
         # Without an epmd of its own the node may have met another's on that port.
         version = until_ready(files, record, ports, lambda: all(each.poll() is None for each in children), timeout_s)
     except BaseException as error:
-        epmd_ended = bool(children) and children[0].poll() is not None
+        epmd_ended = own_epmd and bool(children) and children[0].poll() is not None
         end_everything(files, record, running, timeout_s=2)
         for child in children:
             child.wait()
