@@ -122,6 +122,8 @@ class Cluster:
 
     def __init__(self, nodes: Sequence[ClusterNode]) -> None:
         self.nodes = nodes
+        self._paused: set[int] = set()
+        self._cut = False
 
     @property
     def hosts(self) -> tuple[str, ...]:
@@ -147,6 +149,7 @@ class Cluster:
         running, node.running = node.running, None
         assert running is not None, f"{node.name} is down already"
         os.kill(running.pid, signal.SIGKILL)
+        self._paused.discard(index)
         running.stop(timeout_s=0.0)
 
     def stop(self, index: int) -> None:
@@ -164,16 +167,20 @@ class Cluster:
     def pause(self, index: int) -> None:
         """SIGSTOP: its connections stay open and silent."""
         os.kill(self.nodes[index].pid, signal.SIGSTOP)
+        self._paused.add(index)
 
     def resume(self, index: int) -> None:
         """SIGCONT."""
         os.kill(self.nodes[index].pid, signal.SIGCONT)
+        self._paused.discard(index)
 
     def partition(self, one: int, other: int) -> None:
         """The two hear one another no more. RabbitMQ up to 4.2 may then pause one of them."""
+        self._cut = True
         for here, there in ((one, other), (other, one)):
             name = self.nodes[there].name
-            self.evaluate(here, f"erlang:set_cookie('{name}', cut), erlang:disconnect_node('{name}').")
+            # Not the same on both sides, or they would agree.
+            self.evaluate(here, f"erlang:set_cookie('{name}', cut{here}), erlang:disconnect_node('{name}').")
 
     def isolate(self, index: int) -> None:
         """Neither of the other two hears this one; clients still reach it."""
@@ -183,12 +190,15 @@ class Cluster:
 
     def heal(self) -> None:
         """Ends all partitions; `wait_ready` waits for what follows."""
+        if not self._cut:
+            return
         names = ", ".join(f"'{node.name}'" for node in self.nodes)
         for node in self.nodes:
             if node.up:
                 self.evaluate(
                     node.index, f"[erlang:set_cookie(N, erlang:get_cookie()) || N <- [{names}], N =/= node()], ok."
                 )
+        self._cut = False
 
     def wait_ready(self, timeout_s: float = _READY_TIMEOUT_S) -> None:
         """Until each node that is up sees all those that are. Raises TimeoutError."""
@@ -201,9 +211,8 @@ class Cluster:
 
     def restore(self) -> None:
         """Whatever was done: no node is paused, cut off or down, and they are one cluster."""
-        for node in self.nodes:
-            if node.up:
-                self.resume(node.index)
+        for index in tuple(self._paused):
+            self.resume(index)
         self.heal()
         self.start(*range(SIZE))
         self.wait_ready()

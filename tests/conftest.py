@@ -1,7 +1,8 @@
 """A real RabbitMQ for the tests that need one: a private node per session, a virtual host per test.
 
 Tests marked `both_brokers` run twice, on the system's RabbitMQ and on 4.3, where that can be had; those marked
-`both_reply_modes` with replies that go directly, and through queues. Every node serves AMQP and the management API
+`both_reply_modes` with replies that go directly, and through queues. The fixture `cluster` is three nodes of a session,
+whole again before each test; its tests may be marked the same. Every node serves AMQP and the management API
 plain and with TLS (`amqps_port`, `secure_management_url`, verified with `ca_file`), and takes certificates of the
 fixture `authority` as logins.
 """
@@ -24,6 +25,7 @@ import pytest
 from modelmq.broker.node import RunningNode
 from modelmq.messages import ReplyMode
 from tests.authority import Authority
+from tests.cluster import Cluster, started_cluster
 from tests.nodes import started
 from tests.not_tested import hear_not_tested, not_tested, tell_not_tested, write_not_tested
 
@@ -76,7 +78,8 @@ class Vhost:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if metafunc.definition.get_closest_marker("both_brokers"):
-        metafunc.parametrize("node", ["system", "4.3"], indirect=True)
+        kind = "cluster" if "cluster" in metafunc.fixturenames else "node"
+        metafunc.parametrize(kind, ["system", "4.3"], indirect=True)
     # A file marked as a whole may have tests that ask for no replies.
     if metafunc.definition.get_closest_marker("both_reply_modes") and "reply_mode" in metafunc.fixturenames:
         metafunc.parametrize("reply_mode", get_args(ReplyMode), indirect=True)
@@ -129,6 +132,30 @@ def node43(authority: Authority, home43: Path, tmp_path_factory: pytest.TempPath
     """RabbitMQ 4.3. Where it cannot be had the tests are skipped, and the end of the run says so."""
     with started(tmp_path_factory.mktemp("node43"), authority, home43) as running:
         yield running
+
+
+@pytest.fixture
+def cluster(request: pytest.FixtureRequest) -> Cluster:
+    """Three nodes of the system's RabbitMQ, or each in turn where the test is marked `both_brokers`; all of them up."""
+    whole: Cluster = request.getfixturevalue(
+        "cluster43" if getattr(request, "param", "") == "4.3" else "system_cluster"
+    )
+    whole.restore()
+    return whole
+
+
+@pytest.fixture(scope="session")
+def system_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Three nodes of the system's RabbitMQ, in whatever state the test before left them."""
+    with started_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
+        yield cluster
+
+
+@pytest.fixture(scope="session")
+def cluster43(home43: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """The same of RabbitMQ 4.3."""
+    with started_cluster(tmp_path_factory.mktemp("cluster43"), home43) as cluster:
+        yield cluster
 
 
 @pytest.fixture(scope="session")
