@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 from urllib.parse import quote
 
+import hypothesis
 import pytest
 
 from modelmq.broker.node import RunningNode
@@ -74,6 +75,12 @@ class Vhost:
 
     def _url(self, scheme: str, host: str, port: int) -> str:
         return f"{scheme}://{self.username}:{self.password}@{host}:{port}/{quote(self.name, safe='')}"
+
+
+def pytest_configure() -> None:
+    # Nothing here is timed; how long an example takes is the machine's affair.
+    hypothesis.settings.register_profile("untimed", deadline=None)
+    hypothesis.settings.load_profile("untimed")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
