@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from modelmq.errors import Retry
+
 if TYPE_CHECKING:
     from modelmq.client import Client
 
-__all__ = ["Client"]
+__all__ = ["Client", "Retry"]
 
 
 def __getattr__(name: str) -> object:

@@ -21,12 +21,15 @@
     ├── ConfigError              a setting is unknown, malformed or contradictory
     ├── ModelLoadError           a model folder cannot be served
     ├── ProvisionError           the topology could not be applied
+    ├── Retry                    a model's word, not an answer: these inputs again, after `after_s`
     └── NodeError                the private RabbitMQ node could not be installed, started or stopped
 
 Messages are one sentence: what happened, where, and what to do about it.
 """
 
 from __future__ import annotations
+
+import math
 
 
 class ModelMQError(Exception):
@@ -88,7 +91,7 @@ class ModelFailed(RequestError):
 
 
 class DeadLettered(RequestError):
-    """The request ended the model's process too often and was put into the dead-letter queue."""
+    """The request was tried too often in vain, and was put into the dead-letter queue."""
 
     code = "dead"
 
@@ -172,6 +175,24 @@ class ProvisionError(ModelMQError):
     """The topology could not be applied to the broker."""
 
     code = "provision"
+
+
+class Retry(ModelMQError):
+    """Raised by a model: it cannot answer these inputs now, and wants to see them again after `after_s` seconds.
+
+    The request is put off by at least that, and by at most ten minutes; its caller goes on waiting until its deadline.
+    `why` goes into the request's history, and to the caller should there be no later try. Raises ValueError for a delay
+    that is no finite number above 0.
+    """
+
+    code = "retry"
+    retryable = True
+
+    def __init__(self, after_s: float, why: str = "") -> None:
+        super().__init__(why)
+        self.after_s = float(after_s)
+        if not 0 < self.after_s < math.inf:
+            raise ValueError(f"Retry(after_s={after_s!r}): the delay must be a finite number of seconds above 0.")
 
 
 class NodeError(ModelMQError):

@@ -121,6 +121,17 @@ class RequestFailed(Event, frozen=True):
     error: str
 
 
+class RequestRetried(Event, frozen=True):
+    """A model put one request off, for the `retries`-th time; unless that queue is full, by `delay_s`."""
+
+    request_id: str
+    model: str
+    version: str
+    retries: int
+    delay_s: float
+    why: str
+
+
 class ModelLoaded(Event, frozen=True):
     """A model's process is warm and ready."""
 

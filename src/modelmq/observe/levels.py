@@ -26,6 +26,7 @@ from modelmq.events import (
     ReplyUnmatched,
     RequestAnswered,
     RequestFailed,
+    RequestRetried,
     ServiceStarted,
     ServiceStopping,
 )
@@ -56,6 +57,7 @@ _LEVELS: Final[dict[type[Event], Level | Callable[[Any], Level]]] = {
     MessageRefused: "info",
     BatchFinished: "debug",
     RequestFailed: _by_code,
+    RequestRetried: "info",
     ModelLoaded: "info",
     ModelLoadFailed: "error",
     ModelProcessEnded: "warning",

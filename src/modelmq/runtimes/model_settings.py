@@ -60,6 +60,10 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
         Annotated[int, Meta(ge=1, le=256)], _is("a whole number from 1 to 256", "threads the model computes with")
     ] = 1
     idempotent: Annotated[bool, _is("true or false", "false: a request is never sent to the model twice")] = True
+    max_retries: Annotated[
+        Annotated[int, Meta(ge=0, le=100)],
+        _is("a whole number from 0 to 100", "how often the model may put one request off (Retry)"),
+    ] = 10
     routing_key: Annotated[
         Annotated[str, Meta(pattern=f"^{MODEL_NAME.pattern}")] | None,
         _is("letters, digits, _ and -, at most 64", "a second routing key that reaches the model"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import math
 import os
 import signal
 import socket
@@ -18,7 +19,7 @@ from pathlib import Path
 
 import msgspec
 
-from modelmq.errors import InvalidRequest, ModelFailed, ModelLoadError
+from modelmq.errors import InvalidRequest, ModelFailed, ModelLoadError, Retry
 from modelmq.runtimes import ModelSettings, ModelSource, Runtime, checked_outputs, open_model, warm_up_inputs
 from modelmq.worker import wire
 
@@ -81,12 +82,13 @@ def _serve(link: socket.socket, runtime: Runtime, model: str) -> None:
             reply = _compute(runtime, inputs, model)
         except Exception as error:  # whatever the model raises is an answer
             code = "invalid" if isinstance(error, InvalidRequest) else "failed"
-            message = _explained(error, model)
-            if message != last_error:  # a batch is re-run in halves: once is enough
+            message, after_s = _explained(error, model), _delay(error)
+            # A batch is re-run in halves: once is enough. To ask for a later try is no mistake to be traced.
+            if message != last_error and after_s is None:
                 with contextlib.suppress(Exception):  # the model may have closed it
                     traceback.print_exc()
                 last_error = message
-            reply = wire.encode(wire.Raised(code, message))
+            reply = wire.encode(wire.Raised(code, message, after_s))
         del frame, inputs  # while waiting, hold no memory of the batch before
         _send_buffers(link, reply)
         del reply
@@ -102,7 +104,17 @@ def _compute(runtime: Runtime, inputs: wire.Tensors, model: str) -> list[wire.Bu
 def _explained(error: Exception, model: str) -> str:
     if isinstance(error, InvalidRequest | ModelFailed):
         return error.message[:_LONGEST_MESSAGE]
+    if isinstance(error, Retry) and error.args == ("",) and isinstance(error.__cause__, Exception):
+        return _described(error.__cause__)
+    if isinstance(error, Retry):
+        return _described(error).removeprefix("Retry: ")
     return f"Model {model} raised {_described(error)}"
+
+
+def _delay(error: Exception) -> float | None:
+    """Of a model that asks for a later try. A class of its own making may have left it out: then it is an error."""
+    after_s = getattr(error, "after_s", None) if isinstance(error, Retry) else None
+    return after_s if isinstance(after_s, float) and 0 < after_s < math.inf else None
 
 
 def _described(error: Exception) -> str:

@@ -5,7 +5,7 @@ Pure: builds what the lane publishes, confirmed, before it answers and acks.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from modelmq.amqp import Properties
 from modelmq.messages import ATTEMPTS_HEADER, DEAD_LETTER_EXCHANGE
@@ -30,14 +30,24 @@ class Letter(NamedTuple):
 
 def copy_of(delivery: Message, answer: Answer) -> Letter:
     """The request as it came, persistent and without expiration, with reason, attempts and error in its headers."""
-    before = delivery.properties
-    kept = {name: value for name, value in (before.headers or {}).items() if not name.startswith(_BROKERS_OWN)}
-    headers = kept | {
-        REASON_HEADER: REASON,
+    headers = kept_headers(delivery) | {
+        REASON_HEADER: answer.reason or REASON,
         ATTEMPTS_HEADER: answer.attempts,
         ERROR_HEADER: answer.error[:_LONGEST_ERROR],
     }
-    properties = Properties(
+    return Letter(DEAD_LETTER_EXCHANGE, delivery.routing_key, kept_properties(delivery, headers), delivery.body)
+
+
+def kept_headers(delivery: Message) -> dict[str, Any]:
+    """Those of the request that a copy of it bears: all that its caller wrote, nothing that the broker did."""
+    headers = delivery.properties.headers or {}
+    return {name: value for name, value in headers.items() if not name.startswith(_BROKERS_OWN)}
+
+
+def kept_properties(delivery: Message, headers: dict[str, Any]) -> Properties:
+    """Those of the request that a copy of it bears: persistent, and without expiration."""
+    before = delivery.properties
+    return Properties(
         content_type=before.content_type,
         content_encoding=before.content_encoding,
         headers=headers,
@@ -49,4 +59,3 @@ def copy_of(delivery: Message, answer: Answer) -> Letter:
         type=before.type,
         app_id=before.app_id,
     )
-    return Letter(DEAD_LETTER_EXCHANGE, delivery.routing_key, properties, delivery.body)

@@ -11,15 +11,17 @@ import contextlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+import msgspec
+
 from modelmq import bundles
 from modelmq.amqp import AckTracker, Channel, Delivery, Properties, Settled
 from modelmq.bundles import BUNDLE, LARGEST_PART_BYTES, ReplyPart
 from modelmq.errors import BrokerError
 from modelmq.messages import JSON, STATUS_HEADER, Lane
-from modelmq.worker import dead_letter
+from modelmq.worker import dead_letter, retry
 from modelmq.worker.confirmed import ConfirmedPublisher
 from modelmq.worker.item import Message
-from modelmq.worker.outcome import VERDICTS, Answer
+from modelmq.worker.outcome import VERDICTS, Answer, Later
 from modelmq.worker.parts import Part, messages_of
 from modelmq.worker.proving import ProvingPublisher
 from modelmq.worker.reply_address import ReplyRules
@@ -84,6 +86,8 @@ class LaneChannel:
             self._requeue(delivery)
         elif verdict.dead_letter:
             self._dead_letter(delivery, reply_to, answer)
+        elif verdict.retry and answer.later is not None:
+            self._put_off(delivery, answer.error, answer.later)
         elif verdict.reply and reply_to:
             self._answer(delivery, reply_to, answer)
         else:
@@ -226,6 +230,23 @@ class LaneChannel:
 
         letter = dead_letter.copy_of(delivery, answer)
         self._confirmed.publish(*letter, stored)
+
+    def _put_off(self, delivery: Message, why: str, later: Later) -> None:
+        """Into the first of its delay queues that takes it; then it is that message which is answered one day."""
+
+        def stored(settled: Settled) -> None:
+            if not self.open:
+                return
+            longer = later.rungs_ms[1:]
+            if settled is Settled.ACKED:
+                self._done(delivery)
+                self.flush()
+            elif settled is Settled.NACKED and longer:
+                self._put_off(delivery, why, msgspec.structs.replace(later, rungs_ms=longer))
+            else:
+                self._requeue_later(delivery)
+
+        self._confirmed.publish(*retry.copy_of(delivery, why, later), stored)
 
     def _requeue_later(self, delivery: Message) -> None:
         asyncio.get_running_loop().call_later(REQUEUE_DELAY_S, self._requeue, delivery)

@@ -24,6 +24,8 @@ class Outcome(enum.StrEnum):
     EXPIRED = "expired"
     CANCELLED = "cancelled"
     DEAD = "dead"
+    RETRIED = "retried"
+    """Not an end: the model asked to see the request again later, and it waits on the broker until then."""
     RETURNED = "returned"
     """Not an end: the message goes back to its queue untouched, because this worker cannot or may not go on with it."""
 
@@ -37,6 +39,8 @@ class Verdict(NamedTuple):
     """Answer the caller, where the request names one that may be answered."""
     requeue: bool
     """nack(requeue) instead of ack."""
+    retry: bool = False
+    """Publish a copy to the retry exchange and wait until the broker confirms it; without that, requeue."""
 
 
 VERDICTS: dict[Outcome, Verdict] = {
@@ -46,6 +50,7 @@ VERDICTS: dict[Outcome, Verdict] = {
     Outcome.EXPIRED: Verdict(dead_letter=False, reply=True, requeue=False),
     Outcome.CANCELLED: Verdict(dead_letter=False, reply=False, requeue=False),
     Outcome.DEAD: Verdict(dead_letter=True, reply=True, requeue=False),
+    Outcome.RETRIED: Verdict(dead_letter=False, reply=False, requeue=False, retry=True),
     Outcome.RETURNED: Verdict(dead_letter=False, reply=False, requeue=True),
 }
 
@@ -64,6 +69,19 @@ OUTCOME_OF_CODE: dict[str, Outcome] = {
 """The stable codes of error replies, by whose fault they are."""
 
 
+class Later(msgspec.Struct, frozen=True):
+    """How a request is to be tried again."""
+
+    rungs_ms: tuple[int, ...]
+    """The delays that will do, the one to take first; the next where a queue is full. At least one."""
+    deadline_ms: int
+    """Unix time: absolute from now on, whatever the caller wrote."""
+    retries: int
+    """How often it was put off, this time included."""
+    asked_ms: int
+    """Unix time of the model's word."""
+
+
 class Answer(msgspec.Struct, frozen=True):
     """An outcome with the reply's body; `code` and `error` are empty for a success."""
 
@@ -72,14 +90,18 @@ class Answer(msgspec.Struct, frozen=True):
     code: str = ""
     error: str = ""
     attempts: int = 0
-    """How often the request ended the model's process; only with `dead`."""
+    """How often the request was tried in vain; only with `dead`."""
+    reason: str = ""
+    """Why it is dead-lettered, in one word; only with `dead`, and empty for the common reason."""
+    later: Later | None = None
+    """Only with `retried`."""
 
 
 RETURNED = Answer(Outcome.RETURNED)
 CANCELLED = Answer(Outcome.CANCELLED, code="cancelled", error="The caller withdrew the request.")
 
 
-def refusal(error: RequestError, *, attempts: int = 0) -> Answer:
+def refusal(error: RequestError, *, attempts: int = 0, reason: str = "") -> Answer:
     """The answer that an error stands for."""
     return Answer(
         OUTCOME_OF_CODE.get(error.code, Outcome.FAILED),
@@ -87,4 +109,5 @@ def refusal(error: RequestError, *, attempts: int = 0) -> Answer:
         error.code,
         error.message,
         attempts,
+        reason,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -15,15 +16,23 @@ from typing import Protocol
 
 from modelmq.control import ModelReport, ModelState
 from modelmq.errors import ModelFailed, ModelLoadError
-from modelmq.events import BatchFinished, Emit, ModelLoaded, ModelLoadFailed, ModelProcessEnded, RequestFailed
+from modelmq.events import (
+    BatchFinished,
+    Emit,
+    ModelLoaded,
+    ModelLoadFailed,
+    ModelProcessEnded,
+    RequestFailed,
+    RequestRetried,
+)
 from modelmq.metadata import ModelMetadata, Signature
 from modelmq.runtimes import ModelSettings, ModelSource
 from modelmq.settings import WorkerSettings
-from modelmq.worker import answers, executor
+from modelmq.worker import answers, executor, retry
 from modelmq.worker.batcher import Batcher
 from modelmq.worker.executor import Died, ModelProcess
 from modelmq.worker.halving import Halving
-from modelmq.worker.intake import log_id
+from modelmq.worker.intake import Clock, log_id
 from modelmq.worker.item import WorkItem
 from modelmq.worker.joining import Tensors, check_rows, join
 from modelmq.worker.outcome import Answer, Outcome
@@ -230,7 +239,8 @@ class ServedVersion:
                     return
                 self._succeed(current, result, batch.tally)
             elif isinstance(result, Raised):
-                self._blame(plan.raised(), answers.raised(result), batch.tally)
+                culprit = plan.raised()
+                self._blame(culprit, self._said(culprit, result), batch.tally)
             else:
                 self._blame(plan.died(), answers.dead(self.source, result, plan.attempts), batch.tally)
                 if not await self._revive(result, held=len(current)):
@@ -270,6 +280,13 @@ class ServedVersion:
         for item, answer in zip(items, found, strict=True):
             self._finish(item, answer, tally)
         _flush(items)
+
+    def _said(self, item: WorkItem | None, raised: Raised) -> Answer:
+        """What the model's words mean for the request that it was alone with."""
+        if item is None or raised.after_s is None:
+            return answers.raised(raised)
+        draw = random.random()  # noqa: S311 - jitter
+        return retry.answer(item, raised, self.source, Clock(time.monotonic(), time.time()), draw)
 
     def _blame(self, culprit: WorkItem | None, answer: Answer, tally: Counter[str]) -> None:
         """Finish the request that was found to be at fault, if it was."""
@@ -317,7 +334,13 @@ class ServedVersion:
         _flush(items)
 
     def _tell_failed(self, item: WorkItem, answer: Answer) -> None:
-        source = self.source
+        source, later = self.source, answer.later
+        if later is not None:
+            delay_s = later.rungs_ms[0] / 1000
+            self._emit(
+                RequestRetried(log_id(item.delivery), source.name, source.version, later.retries, delay_s, answer.error)
+            )
+            return
         self._emit(RequestFailed(log_id(item.delivery), source.name, source.version, answer.code, answer.error))
 
     async def _revive(self, died: Died, *, held: int) -> bool:

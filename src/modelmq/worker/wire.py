@@ -64,6 +64,8 @@ class Raised(msgspec.Struct, frozen=True, tag="raised"):
 
     code: str
     message: str
+    after_s: float | None = None
+    """In how many seconds the model wants to see the inputs again, if it does."""
 
 
 Message = Open | Run | Opened | LoadFailed | Ran | Raised
