@@ -117,6 +117,44 @@ async def test_a_model_that_raises_goes_on(start: Start, value: float, sentence:
     assert await doubles(process)
 
 
+ASKS_AGAIN = """
+    from modelmq import Retry
+
+    class Own(Retry):
+        def __init__(self):
+            pass
+
+    class Model:
+        inputs = {"x": ("FP64", [-1])}
+        outputs = {"y": ("FP64", [-1])}
+        def predict(self, batch):
+            match int(batch["x"][0]):
+                case 1: raise Retry(2.5, "the shop is closed")
+                case 2: raise Retry(3)
+                case 3:
+                    try: raise OSError("no line")
+                    except OSError as error: raise Retry(4) from error
+                case 4: raise Retry(-1)
+                case 5: raise Own
+            return {"y": batch["x"] * 2}
+"""
+
+
+async def test_a_model_may_ask_for_a_later_try(start: Start, capfd: pytest.CaptureFixture[str]) -> None:
+    process = await start(ASKS_AGAIN)
+    assert [await run(process, value) for value in (1, 2, 3)] == [
+        Raised("failed", "the shop is closed", 2.5),
+        Raised("failed", "", 3.0),
+        Raised("failed", "OSError: no line", 4.0),
+    ]
+    assert "Traceback" not in capfd.readouterr().err  # it is no mistake
+    for value, sentence in ((4, "ValueError: Retry(after_s=-1): the delay must be"), (5, "Own")):
+        result = await run(process, value)
+        assert isinstance(result, Raised)
+        assert (sentence in result.message, result.after_s) == (True, None)
+    assert await run(process, 6) != Raised("failed", "")
+
+
 @pytest.mark.parametrize(("value", "reason"), [(-2, "exited with status 7"), (-3, "SIGSEGV"), (-10, "status 3")])
 async def test_a_model_that_ends_its_process_is_reported(start: Start, value: float, reason: str) -> None:
     process = await start()

@@ -81,14 +81,13 @@ def _serve(link: socket.socket, runtime: Runtime, model: str) -> None:
         try:
             reply = _compute(runtime, inputs, model)
         except Exception as error:  # whatever the model raises is an answer
-            code = "invalid" if isinstance(error, InvalidRequest) else "failed"
-            message, after_s = _explained(error, model), _delay(error)
+            raised = _later(error) or _failed(error, model)
             # A batch is re-run in halves: once is enough. To ask for a later try is no mistake to be traced.
-            if message != last_error and after_s is None:
+            if raised.after_s is None and raised.message != last_error:
                 with contextlib.suppress(Exception):  # the model may have closed it
                     traceback.print_exc()
-                last_error = message
-            reply = wire.encode(wire.Raised(code, message, after_s))
+                last_error = raised.message
+            reply = wire.encode(raised)
         del frame, inputs  # while waiting, hold no memory of the batch before
         _send_buffers(link, reply)
         del reply
@@ -101,20 +100,25 @@ def _compute(runtime: Runtime, inputs: wire.Tensors, model: str) -> list[wire.Bu
     return wire.encode(wire.Ran(), outputs)
 
 
+def _later(error: Exception) -> wire.Raised | None:
+    """The model's wish to see the inputs again. A class of its own making may hold no delay: then it is an error."""
+    after_s = getattr(error, "after_s", None) if isinstance(error, Retry) else None
+    if not isinstance(after_s, float) or not 0 < after_s < math.inf:
+        return None
+    why = _described(error).partition(": ")[2]
+    if not why and isinstance(error.__cause__, Exception):
+        why = _described(error.__cause__)
+    return wire.Raised("failed", why, after_s)
+
+
+def _failed(error: Exception, model: str) -> wire.Raised:
+    return wire.Raised("invalid" if isinstance(error, InvalidRequest) else "failed", _explained(error, model))
+
+
 def _explained(error: Exception, model: str) -> str:
     if isinstance(error, InvalidRequest | ModelFailed):
         return error.message[:_LONGEST_MESSAGE]
-    if isinstance(error, Retry) and error.args == ("",) and isinstance(error.__cause__, Exception):
-        return _described(error.__cause__)
-    if isinstance(error, Retry):
-        return _described(error).removeprefix("Retry: ")
     return f"Model {model} raised {_described(error)}"
-
-
-def _delay(error: Exception) -> float | None:
-    """Of a model that asks for a later try. A class of its own making may have left it out: then it is an error."""
-    after_s = getattr(error, "after_s", None) if isinstance(error, Retry) else None
-    return after_s if isinstance(after_s, float) and 0 < after_s < math.inf else None
 
 
 def _described(error: Exception) -> str:

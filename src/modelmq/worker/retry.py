@@ -28,7 +28,7 @@ _NO_WHY = "it did not say why"
 
 
 def answer(item: WorkItem, raised: Raised, source: ModelSource, now: Clock, draw: float) -> Answer:
-    """Later, if the request may be put off once more and its deadline leaves the time; else the end, in the model's words.
+    """Later, if the request may be put off once more and its deadline leaves the time; else final, with its words.
 
     `draw`, from 0 to below 1, picks between the shortest delay that is long enough and the one above it, so that what
     was put off together does not come back together.
@@ -105,7 +105,7 @@ def _exhausted(source: ModelSource, why: str, tries: int) -> Answer:
 def _too_late(source: ModelSource, why: str, after_s: float, tries: int) -> Answer:
     return refusal(
         Expired(
-            f"Model {source.name} asked for a later try, in {after_s:g} s, and the request's deadline comes before that. "
+            f"Model {source.name} asked for a later try, in {after_s:g} s, but the request's deadline comes sooner. "
             f"It was try {tries}, and it said: {why}"
         )
     )

@@ -14,12 +14,13 @@ from modelmq.bundles import BUNDLE, LARGEST_PART_BYTES, RequestPart
 from modelmq.control import Hello, WorkerReport
 from modelmq.events import Event, MessageRefused, ignore
 from modelmq.messages import CANCEL_TYPE, CONTROL_EXCHANGE, DEAD_LETTER_EXCHANGE, HELLO_TYPE, ReplyMode
+from modelmq.retry_ladder import RETRY_EXCHANGE
 from modelmq.worker import lane as lane_module
 from modelmq.worker.confirmed import ConfirmedPublisher
 from modelmq.worker.hello import Control
 from modelmq.worker.item import Message
 from modelmq.worker.lane import LaneChannel
-from modelmq.worker.outcome import CANCELLED, RETURNED, Answer, Outcome
+from modelmq.worker.outcome import CANCELLED, RETURNED, Answer, Later, Outcome
 from modelmq.worker.proving import ProvingPublisher
 from modelmq.worker.reply_address import ReplyRules, rules_of
 
@@ -29,6 +30,8 @@ QUEUE = "requests"
 SUCCESS = Answer(Outcome.SUCCEEDED, b"yes")
 WRONG = Answer(Outcome.INVALID, b"no", "invalid", "No.")
 DEAD = Answer(Outcome.DEAD, b'{"error":"dead"}', "dead", "It died.", attempts=3)
+
+PUT_OFF = Answer(Outcome.RETRIED, error="busy", later=Later((250, 375), 9000, 1, 3000))
 
 
 @dataclass
@@ -162,6 +165,57 @@ async def test_the_dead_are_kept_before_the_caller_hears_of_it(bench: Bench) -> 
 async def test_the_dead_that_cannot_be_kept_come_again(bench: Bench) -> None:
     bench.ask("a")  # there is no dead-letter exchange: the broker closes the confirm channel
     bench.settle(await bench.next(), DEAD)
+    assert (await bench.next()).redelivered
+    assert bench.replies.empty()
+
+
+async def rung(bench: Bench, delay_ms: int, *, full: bool = False) -> asyncio.Queue[Delivery]:
+    """What comes into a delay queue, which leads nowhere here; a full one refuses all."""
+    waiting: asyncio.Queue[Delivery] = asyncio.Queue()
+    arguments = {"x-max-length": 0, "x-overflow": "reject-publish"} if full else {}
+    queue = await bench.caller.declare_queue(f"ml-retry.{delay_ms}", exclusive=True, arguments=arguments)
+    await bench.caller.declare_exchange(RETRY_EXCHANGE, "headers", durable=True)
+    headers = {"x-match": "all", "retry-rung": str(delay_ms)}
+    await bench.caller.bind_queue(queue, RETRY_EXCHANGE, arguments=headers)
+    if not full:
+        await bench.caller.consume(queue, waiting.put_nowait, no_ack=True)
+    return waiting
+
+
+async def test_what_is_put_off_is_on_the_broker_before_it_is_acked(bench: Bench) -> None:
+    waiting = await rung(bench, 250)
+    bench.ask("a")
+    bench.settle(await bench.next(), PUT_OFF)
+    copy = await within(waiting.get())
+    assert (copy.routing_key, copy.body, copy.properties.correlation_id) == (QUEUE, b"a", "a")
+    assert copy.properties.headers == {
+        "deadline": 9000,
+        "retries": 1,
+        "retry-rung": "250",
+        "retry-history": [{"at": 3000, "delay_ms": 250, "error": "busy"}],
+    }
+    await within(bench.lane.retire(60))
+    assert await bench.caller.purge_queue(QUEUE) == 0
+    assert bench.replies.empty()
+
+
+async def test_where_a_delay_queue_is_full_the_next_one_takes_it(bench: Bench) -> None:
+    await rung(bench, 250, full=True)
+    waiting = await rung(bench, 375)
+    bench.ask("a")
+    bench.settle(await bench.next(), PUT_OFF)
+    assert (await within(waiting.get())).properties.headers["retry-history"][0]["delay_ms"] == 375
+    await within(bench.lane.retire(60))
+    assert await bench.caller.purge_queue(QUEUE) == 0
+
+
+@pytest.mark.parametrize("full", [True, False])
+async def test_what_no_delay_queue_takes_comes_again(bench: Bench, full: bool) -> None:
+    if full:
+        for delay_ms in (250, 375):
+            await rung(bench, delay_ms, full=True)
+    bench.ask("a")  # else there is no exchange: the broker closes the confirm channel
+    bench.settle(await bench.next(), PUT_OFF)
     assert (await bench.next()).redelivered
     assert bench.replies.empty()
 
@@ -316,6 +370,20 @@ async def test_a_part_that_is_answered_alone_has_a_reply_of_its_own_and_the_bund
     assert await bench.reply() == ("a", b"yes", None)
     assert bench.lane.held == 1
     assert await bench.left() == 1
+
+
+async def test_a_part_that_is_put_off_is_a_message_of_its_own(bench: Bench) -> None:
+    waiting = await rung(bench, 250)
+    a, b = await a_bundle(bench, "a", "b")
+    bench.settle(a, PUT_OFF)
+    copy = await within(waiting.get())
+    assert (copy.body, copy.properties.correlation_id, copy.properties.reply_to) == (b"a", "a", bench.address)
+    assert (copy.properties.content_type, copy.properties.headers["deadline"]) == ("application/json", 2**40)
+    assert bench.lane.held == 1
+    bench.settle(b, SUCCESS)
+    assert await bench.reply() == ("b", b"yes", None)
+    await within(bench.lane.retire(60))
+    assert await bench.caller.purge_queue(QUEUE) == 0
 
 
 async def test_a_large_reply_travels_alone(bench: Bench) -> None:

@@ -19,7 +19,12 @@ def test_nothing_is_both_answered_and_given_back() -> None:
 def test_only_the_dead_are_dead_lettered_and_the_cancelled_hear_nothing() -> None:
     assert [outcome for outcome, verdict in VERDICTS.items() if verdict.dead_letter] == [Outcome.DEAD]
     silent = {outcome for outcome, verdict in VERDICTS.items() if not verdict.reply}
-    assert silent == {Outcome.CANCELLED, Outcome.RETURNED}
+    assert silent == {Outcome.CANCELLED, Outcome.RETRIED, Outcome.RETURNED}
+
+
+def test_only_what_is_put_off_waits_on_the_broker_and_that_ends_nothing() -> None:
+    assert [outcome for outcome, verdict in VERDICTS.items() if verdict.retry] == [Outcome.RETRIED]
+    assert not any(VERDICTS[Outcome.RETRIED][:3])
 
 
 @pytest.mark.parametrize(
