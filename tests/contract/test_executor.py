@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Awaitable, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -71,6 +72,14 @@ async def start(tmp_path: Path) -> AsyncIterator[Start]:
     for process in started:
         await process.close()
         assert not psutil.pid_exists(process.pid)
+
+
+def until(condition: Callable[[], bool]) -> None:
+    """For what another process does and gives no other signal of."""
+    end = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.01)
 
 
 def x(*values: float) -> dict[str, np.ndarray]:
@@ -371,26 +380,173 @@ from modelmq.worker import executor
 async def main():
     source = ModelSource("m", "1", Path(sys.argv[1]), ModelSettings(runtime="python"))
     process = await executor.start(source, load_timeout_s=30, on_end=lambda: None)
-    print(process.pid, flush=True)
     await process.run({"x": np.array([-4.0])}, max_run_s=3600)
 
 asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("case", ["time.sleep(3600)", "os.fork(); print('computes', flush=True); time.sleep(3600)"])
-def test_no_child_outlives_its_worker_even_while_it_computes(tmp_path: Path, case: str) -> None:
-    path = source(tmp_path, MODEL.replace("case -4: time.sleep(3600)", f"case -4: {case}")).path
-    worker = subprocess.Popen(
-        [sys.executable, "-c", WORKER, str(path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    with worker:
-        assert worker.stdout is not None
-        assert worker.stderr is not None
-        child = psutil.Process(int(worker.stdout.readline()))
-        if "fork" in case:
-            assert [worker.stderr.readline() for _ in range(2)] == ["computes\n"] * 2
-        family = [child, *child.children()]
+STARTS = {
+    "nothing": "pass",
+    "a fork": "os.fork()",
+    "a program": "subprocess.Popen(['sleep', '3600'])",
+    "a daemon": "subprocess.run('setsid sh -c \"sleep 3600 & sleep 3600\" &', shell=True)",
+    "a pool": "Model.pool = multiprocessing.Pool(2)",
+}
+
+
+@pytest.mark.parametrize("started", STARTS.values(), ids=STARTS)
+def test_nothing_outlives_its_worker_even_while_it_computes(tmp_path: Path, started: str) -> None:
+    """Killed, the worker can end nobody; and of what the model started, some is in sessions of its own."""
+    computes = tmp_path / "computes"
+    code = f"case -4: {started}; open({str(computes)!r}, 'w').close(); time.sleep(3600)"
+    model = "import multiprocessing, subprocess\n" + MODEL.replace("case -4: time.sleep(3600)", code)
+    worker = subprocess.Popen([sys.executable, "-c", WORKER, str(source(tmp_path, model).path)])
+    try:
+        until(computes.exists)
+        below = psutil.Process(worker.pid).children(recursive=True)
+    finally:
         worker.kill()
-    _, alive = psutil.wait_procs(family, timeout=10)
+        worker.wait()
+    assert len(below) >= 2 + ("pass" not in started)
+    _, alive = psutil.wait_procs(below, timeout=10)
     assert alive == []
+
+
+async def test_a_pool_of_the_model_ends_when_the_model_says_so(start: Start) -> None:
+    """Its processes heed the signals that the model's own does not."""
+    process = await start(
+        """
+        import multiprocessing
+
+        class Model:
+            inputs = {"x": ("FP64", [-1])}
+            outputs = {"y": ("FP64", [-1])}
+
+            def predict(self, batch):
+                with multiprocessing.Pool(2) as pool:  # ends them by SIGTERM
+                    return {"y": pool.map(abs, batch["x"].tolist())}
+        """
+    )
+    result = await run(process, -1, 2, -3)
+    assert isinstance(result, dict)
+    assert result["y"].tolist() == [1, 2, 3]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+async def test_a_guardian_that_is_killed_or_stopped_leaves_nothing(start: Start, number: signal.Signals) -> None:
+    process = await start(RESTLESS)
+    result = await run(process, -3)
+    assert isinstance(result, dict)
+    started = psutil.Process(int(result["y"][0]))
+    os.kill(psutil.Process(process.pid).ppid(), number)
+    await process.close()
+    _, alive = psutil.wait_procs([started], timeout=10)
+    assert alive == []
+
+
+GREEDY = """
+import subprocess, sys
+import numpy as np
+
+class Model:
+    inputs = {"x": ("FP64", [-1])}
+    outputs = {"y": ("FP64", [-1])}
+
+    def predict(self, batch):
+        x = batch["x"]
+        if x[0] == -1:
+            return {"y": x * 0 + np.ones(len(x) * 10**7).sum()}  # 80 MB per row
+        if x[0] == -2:
+            code = "bytearray(300_000_000)"
+            return {"y": x * 0 + subprocess.run([sys.executable, "-c", code], stderr=subprocess.DEVNULL).returncode}
+        return {"y": x * 2}
+"""
+
+
+async def test_memory_has_a_limit_and_the_process_goes_on(start: Start) -> None:
+    process = await start(GREEDY, max_memory_bytes=256 * 1024**2)
+    fits = await run(process, -1)
+    assert isinstance(fits, dict)
+    assert fits["y"].tolist() == [10**7]
+    greedy = await run(process, -1, -1, -1, -1)
+    assert isinstance(greedy, Raised)
+    assert "MemoryError: Unable to allocate" in greedy.message
+    assert "max_memory_bytes = 268435456" in greedy.message
+    too_large = await process.run({"x": np.zeros(40_000_000)}, max_run_s=30)
+    assert isinstance(too_large, Raised)
+    assert "max_memory_bytes" in too_large.message
+    started = await run(process, -2)
+    assert isinstance(started, dict)
+    assert started["y"].tolist() == [1.0]
+    assert await doubles(process)
+
+
+async def test_a_model_that_needs_more_memory_than_it_may_have_does_not_load(start: Start) -> None:
+    code = GREEDY + "\n    weights = np.ones(40_000_000)"
+    with pytest.raises(ModelLoadError, match=r"MemoryError.*max_memory_bytes = 268435456\)\.$"):
+        await start(code, max_memory_bytes=256 * 1024**2)
+
+
+async def test_the_kernel_ends_the_model_first_when_memory_runs_out(start: Start) -> None:
+    def score(pid: int) -> int:
+        return int(Path(f"/proc/{pid}/oom_score").read_text())
+
+    process = await start()
+    guardian = psutil.Process(process.pid).ppid()
+    assert score(process.pid) > score(os.getpid()) + 200
+    assert score(process.pid) > score(guardian) + 200
+
+
+HOG = """
+import asyncio, os, sys
+from pathlib import Path
+import numpy as np
+from modelmq.runtimes import ModelSettings, ModelSource
+from modelmq.worker import executor
+
+async def main():
+    Path(sys.argv[2], "cgroup.procs").write_text(str(os.getpid()))
+    ballast = np.ones(20_000_000)  # more than a model has before it is greedy
+    source = ModelSource("m", "1", Path(sys.argv[1]), ModelSettings(runtime="python"))
+    for value in (-13.0, 4.0):
+        process = await executor.start(source, load_timeout_s=30, on_end=lambda: None)
+        print(await process.run({"x": np.array([value])}, max_run_s=30))
+        await process.close()
+
+asyncio.run(main())
+"""
+
+
+@pytest.fixture
+def little_memory() -> Iterator[Path]:
+    """A control group with 400 MB, for who may make one."""
+    for root, limit in (("/sys/fs/cgroup/memory", "memory.limit_in_bytes"), ("/sys/fs/cgroup", "memory.max")):
+        group = Path(root, f"modelmq-test-{os.getpid()}")
+        try:
+            group.mkdir()
+        except OSError:
+            continue
+        try:
+            if (group / limit).exists():
+                (group / limit).write_text(str(400 * 1024**2))
+                yield group
+                return
+        finally:
+            group.rmdir()
+    pytest.skip("no right to limit memory by a control group")
+
+
+def test_when_the_machine_has_no_memory_left_the_model_ends_and_not_its_worker(
+    tmp_path: Path, little_memory: Path
+) -> None:
+    greedy = "case -13: x = [np.ones(10**7) for _ in range(100)]\n            case -12:"
+    path = source(tmp_path, MODEL.replace("case -12:", greedy)).path
+    done = subprocess.run(
+        [sys.executable, "-c", HOG, str(path), str(little_memory)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stdout.splitlines() == ["Died(reason='was ended by SIGKILL')", "{'y': array([8.])}"], done.stderr

@@ -59,6 +59,13 @@ class ModelSettings(msgspec.Struct, frozen=True, kw_only=True):
     threads: Annotated[
         Annotated[int, Meta(ge=1, le=256)], _is("a whole number from 1 to 256", "threads the model computes with")
     ] = 1
+    max_memory_bytes: Annotated[
+        Annotated[int, Meta(ge=2**26, le=2**53)] | None,
+        _is(
+            "a whole number of bytes from 67108864 (64 MiB) to 9007199254740992",
+            "memory of the model's process; a run that needs more fails",
+        ),
+    ] = None
     idempotent: Annotated[bool, _is("true or false", "false: a request is never sent to the model twice")] = True
     max_retries: Annotated[
         Annotated[int, Meta(ge=0, le=100)],

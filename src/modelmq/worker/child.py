@@ -1,15 +1,16 @@
-"""`python -m modelmq.worker.child <socket> <parent pid>`: one model in a process of its own.
+"""`python -m modelmq.worker.child <socket>`: one model in a process of its own.
 
-The other side of executor: opens the model, warms it up, then answers each frame of inputs with outputs or with what
-the model raised. Model code may print, crash or leak here and harms no one else; knows no queues and no requests.
+The other side of executor, started by guardian: opens the model, warms it up, then answers each frame of inputs with
+outputs or with what the model raised. Model code may print, crash or leak here and harms no one else; knows no queues
+and no requests.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import math
 import os
+import resource
 import signal
 import socket
 import sys
@@ -22,17 +23,16 @@ import msgspec
 from modelmq.errors import InvalidRequest, ModelFailed, ModelLoadError, Retry
 from modelmq.runtimes import ModelSettings, ModelSource, Runtime, checked_outputs, open_model, warm_up_inputs
 from modelmq.worker import wire
+from modelmq.worker.guardian import OF_THE_TERMINAL, end_with
 
-_PR_SET_PDEATHSIG = 1
 _JOIN_BELOW_BYTES = 256 * 1024
 _LONGEST_MESSAGE = 2000
+_SKIPPED_AT_ONCE = 64 * 1024
 
 
-def main(fd: int, parent: int) -> None:
+def main(fd: int) -> None:
     """Serve the model that the first frame names until the socket closes."""
-    _lead_a_group()
-    _die_with(parent)
-    _ignore_signals_of_the_terminal()
+    _heed_no_signals_of_the_terminal()
     _send_prints_to_stderr()
     _be_first_to_go()
     os.set_inheritable(fd, False)
@@ -51,16 +51,17 @@ def _open(link: socket.socket) -> tuple[Runtime, str] | None:
     settings = msgspec.convert(message.settings, ModelSettings)
     source = ModelSource(name=message.name, version=message.version, path=Path(message.path), settings=settings)
     try:
+        _limit_memory(settings.max_memory_bytes)
         runtime = open_model(source)
     except ModelLoadError as error:
-        _send(link, wire.LoadFailed(error.message))
+        _send(link, wire.LoadFailed(error.message.rstrip(".") + _memory_advice(error.__cause__) + "."))
         return None
     except Exception as error:  # a model file can make its framework raise anything
         traceback.print_exc()
         _send(link, wire.LoadFailed(f"Model {source.name}, {source.path}: {_described(error)}"))
         return None
     _warm_up(runtime)
-    _send(link, wire.Opened(runtime.signature))
+    _send(link, wire.Opened(runtime.signature, os.getpid()))
     return runtime, source.name
 
 
@@ -76,7 +77,7 @@ def _warm_up(runtime: Runtime) -> None:
 
 def _serve(link: socket.socket, runtime: Runtime, model: str) -> None:
     last_error = ""
-    while frame := _receive(link):
+    while frame := _next(link, model):
         _, inputs = wire.decode(frame)
         try:
             reply = _compute(runtime, inputs, model)
@@ -118,7 +119,7 @@ def _failed(error: Exception, model: str) -> wire.Raised:
 def _explained(error: Exception, model: str) -> str:
     if isinstance(error, InvalidRequest | ModelFailed):
         return error.message[:_LONGEST_MESSAGE]
-    return f"Model {model} raised {_described(error)}"
+    return f"Model {model} raised {_described(error)}{_memory_advice(error)}"
 
 
 def _described(error: Exception) -> str:
@@ -128,14 +129,33 @@ def _described(error: Exception) -> str:
     return type(error).__name__
 
 
+def _next(link: socket.socket, model: str) -> bytearray | None:
+    """The next frame that there is memory for; the others are answered. None at the end."""
+    while True:
+        try:
+            return _receive(link)
+        except MemoryError as error:
+            _send(link, wire.Raised("failed", _explained(error, model)))
+
+
 def _receive(link: socket.socket) -> bytearray | None:
-    """The next frame; None at the end, which is how the worker says stop."""
+    """The next frame; None at the end, which is how the worker says stop. Raises MemoryError with the frame read."""
     prefix = _receive_exactly(link, bytearray(wire.PREFIX.size), 0)
     if prefix is None:
         return None
-    frame = bytearray(wire.frame_size(prefix))
+    size = wire.frame_size(prefix)
+    try:
+        frame = bytearray(size)
+    except MemoryError:
+        _skip(link, size - len(prefix))
+        raise
     frame[: len(prefix)] = prefix
     return _receive_exactly(link, frame, len(prefix))
+
+
+def _skip(link: socket.socket, left: int) -> None:
+    while left > 0 and (got := len(link.recv(min(left, _SKIPPED_AT_ONCE)))):
+        left -= got
 
 
 def _receive_exactly(link: socket.socket, buffer: bytearray, start: int) -> bytearray | None:
@@ -160,29 +180,35 @@ def _send_buffers(link: socket.socket, buffers: list[wire.Buffer]) -> None:
         link.sendall(buffer)
 
 
-def _lead_a_group() -> None:
-    """What the model starts is of this process's group, by which the worker ends it."""
-    os.setpgid(0, 0)
-
-
 def _in_a_fork(link: socket.socket) -> None:
     """A process that the model forks neither answers in its place, nor holds the socket open, nor outlives it."""
     link.close()
-    _die_with(os.getppid())
+    end_with(os.getppid(), signal.SIGKILL)
+    for number in OF_THE_TERMINAL:  # the model's to send: multiprocessing ends its processes so
+        signal.signal(number, signal.SIG_DFL)
 
 
-def _die_with(parent: int) -> None:
-    """Ask the kernel to end this process with its parent, even while the model computes and reads no socket."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # the worker died before the line above
-        os._exit(0)
+def _heed_no_signals_of_the_terminal() -> None:
+    """By handlers, which programs that the model starts do not inherit: ignored, a signal is ignored by them too."""
+    for number in OF_THE_TERMINAL:
+        signal.signal(number, lambda *_: None)
+        signal.siginterrupt(number, False)
 
 
-def _ignore_signals_of_the_terminal() -> None:
-    """Ctrl-C reaches the whole process group; the worker decides when its model stops."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+def _limit_memory(most_bytes: int | None) -> None:
+    """Of what a process may write to: frameworks reserve far more addresses than they use. Forks inherit the limit."""
+    if most_bytes is not None:
+        _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+        most = most_bytes if hard == resource.RLIM_INFINITY else min(most_bytes, hard)
+        resource.setrlimit(resource.RLIMIT_DATA, (most, most))
+
+
+def _memory_advice(error: BaseException | None) -> str:
+    """What to add to the words of an error for which the limit may be the reason."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_DATA)
+    if not isinstance(error, MemoryError) or limit == resource.RLIM_INFINITY:
+        return ""
+    return f" (its process may have max_memory_bytes = {limit})"
 
 
 def _send_prints_to_stderr() -> None:
@@ -200,4 +226,4 @@ def _be_first_to_go() -> None:
 
 if __name__ == "__main__":
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # the worker is gone
-        main(int(sys.argv[1]), int(sys.argv[2]))
+        main(int(sys.argv[1]))

@@ -1,7 +1,7 @@
 """A model's process as the worker sees it: started, asked one batch at a time, and its end noticed.
 
-Stands between the served version and child, over a socket pair. What the model does is a value: outputs, `Raised`
-(the process goes on) or `Died` (it does not). Knows nothing of requests, batches' makers or queues.
+Stands between the served version and child, over a socket pair, with a guardian as the child's parent. What the model
+does is a value: outputs, `Raised` (the process goes on) or `Died` (it does not). Knows nothing of requests or queues.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import numpy as np
 from modelmq.errors import ModelFailed, ModelLoadError
 from modelmq.metadata import Signature
 from modelmq.runtimes import ModelSource
-from modelmq.worker import wire
+from modelmq.worker import guardian, wire
 from modelmq.worker.wire import Raised, Tensors
 
 _CLOSE_TIMEOUT_S = 2.0
@@ -44,15 +44,12 @@ class ModelProcess:
 
     def __init__(self, source: ModelSource, process: asyncio.subprocess.Process, pipe: _Pipe) -> None:
         self._source = source
-        self._process = process
+        self._guardian = process
         self._pipe = pipe
         self._killed_for = ""
         self.signature: Signature = Signature("", (), (), batched=False)
-
-    @property
-    def pid(self) -> int:
-        """The operating system's number of the process."""
-        return self._process.pid
+        self.pid = 0
+        """The operating system's number of the process that computes; 0 until it has loaded."""
 
     @property
     def alive(self) -> bool:
@@ -76,12 +73,7 @@ class ModelProcess:
 
     async def close(self) -> None:
         """Let the process end by itself, then not any more. Waits until it is gone. Idempotent."""
-        self._pipe.close()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._process.wait(), _CLOSE_TIMEOUT_S)
-        self._kill("was told to stop")
-        await self._process.wait()
-        self._end_group()
+        await self._until_gone("was told to stop")
 
     async def open(self, timeout_s: float) -> None:
         """Load the model and warm it up. Raises ModelLoadError; the process is then gone."""
@@ -93,7 +85,7 @@ class ModelProcess:
         if not isinstance(answer, Died):
             message, _ = answer
             if isinstance(message, wire.Opened):
-                self.signature = message.signature
+                self.signature, self.pid = message.signature, message.pid
                 return
             answer = await self._end("broke the worker's protocol")
             if isinstance(message, wire.LoadFailed):
@@ -117,29 +109,40 @@ class ModelProcess:
 
     async def _end(self, why_we_end_it: str) -> Died:
         """What is known of the end of a process that is of no use any more; makes sure that it is one."""
-        self._pipe.close()
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._process.wait(), _CLOSE_TIMEOUT_S)
-        self._kill(why_we_end_it)
-        status = await self._process.wait()
-        self._end_group()
+        status = await self._until_gone(why_we_end_it)
         return Died(self._killed_for or _ending(status))
+
+    async def _until_gone(self, why_we_end_it: str) -> int:
+        """The status with which it ended: by itself, else told to, else, if its guardian does not act, killed."""
+        self._pipe.close()
+        try:
+            for end in (self._kill, self._kill_guardian):
+                with contextlib.suppress(TimeoutError):
+                    return await asyncio.wait_for(self._guardian.wait(), _CLOSE_TIMEOUT_S)
+                end(why_we_end_it)
+            return await self._guardian.wait()
+        finally:
+            self._end_group()
 
     def _give_up(self, reason: str) -> None:
         """Also when it ended long ago and something that it started holds its end of the socket."""
         self._kill(reason)
         self._pipe.drop()
 
-    def _end_group(self) -> None:
-        """Whatever the model started and left behind."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
-
     def _kill(self, reason: str) -> None:
-        if self._process.returncode is None:
+        if self._guardian.returncode is None:
             self._killed_for = reason
             with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+                self._guardian.send_signal(guardian.END)
+
+    def _kill_guardian(self, _reason: str) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            self._guardian.kill()
+
+    def _end_group(self) -> None:
+        """What the model started and left behind, if somebody killed the guardian."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._guardian.pid, signal.SIGKILL)
 
 
 async def start(source: ModelSource, *, load_timeout_s: float, on_end: Callable[[], None]) -> ModelProcess:
@@ -147,7 +150,7 @@ async def start(source: ModelSource, *, load_timeout_s: float, on_end: Callable[
     ours, theirs = socket.socketpair()
     try:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-P", "-m", "modelmq.worker.child", str(theirs.fileno()), str(os.getpid())),
+            *_command(theirs.fileno()),
             stdin=asyncio.subprocess.DEVNULL,
             pass_fds=(theirs.fileno(),),
             env=_environment(os.environ, source.settings.threads),
@@ -167,6 +170,12 @@ async def start(source: ModelSource, *, load_timeout_s: float, on_end: Callable[
         await model.close()
         raise
     return model
+
+
+def _command(link: int) -> list[str]:
+    """The guardian is a file of its own, so that it starts without what the model's process needs."""
+    model = (sys.executable, "-P", "-m", "modelmq.worker.child", str(link))
+    return [sys.executable, "-I", "-S", guardian.__file__, str(os.getpid()), str(link), *model]
 
 
 def _environment(ours: Mapping[str, str], threads: int) -> dict[str, str]:

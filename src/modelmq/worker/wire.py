@@ -44,9 +44,10 @@ class Run(msgspec.Struct, frozen=True, tag="run"):
 
 
 class Opened(msgspec.Struct, frozen=True, tag="opened"):
-    """From the child: loaded and warm."""
+    """From the child: loaded and warm. `pid` is its own."""
 
     signature: Signature
+    pid: int
 
 
 class LoadFailed(msgspec.Struct, frozen=True, tag="load_failed"):

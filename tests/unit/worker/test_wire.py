@@ -22,7 +22,7 @@ def test_settings_and_signatures_survive() -> None:
     decoded, _ = wire.decode(frame_of(message))
     assert isinstance(decoded, wire.Open)
     assert msgspec.convert(decoded.settings, ModelSettings) == settings
-    opened = wire.Opened(Signature("python", settings.inputs, (), batched=True))
+    opened = wire.Opened(Signature("python", settings.inputs, (), batched=True), 42)
     assert wire.decode(frame_of(opened))[0] == opened
 
 
