@@ -70,3 +70,6 @@ def _check(
         default = registry.find(name)
         if default is not None and default.ready:
             assert (name, None) not in registry.why_not or registry.given_up(name, now)
+        if any(each.name == name and each.state != "failed" for each in alive):
+            sentence = registry.why_not.get((name, None), "")
+            assert not sentence or registry.given_up(name, now) or "disagree" in sentence

@@ -1,7 +1,8 @@
 """What the workers say they serve: per model and version one state, and what speaks against asking it.
 
 Fed by the answers to hello and by time; pure, `now` is an argument. A worker that is silent for three seconds is gone.
-A model that nobody serves stays open to requests for a grace time, so that a worker can be restarted under load.
+A model that nobody serves stays open to requests for a grace time, so that a worker can be restarted under load; one
+that failed does not.
 Two workers that disagree about a version's tensors close it: which answer a caller got would be chance.
 """
 
@@ -65,6 +66,10 @@ class _Model(msgspec.Struct):
     versions: dict[str, VersionView] = {}
     served_s: float | None = None
     """When somebody last said that it serves the model."""
+    served_by: str = ""
+    """Who that was."""
+    failed: bool = False
+    """Whether it failed at all workers that are left, and at the one who served it last."""
     alias: str = ""
 
 
@@ -161,6 +166,8 @@ class Registry:
                     said.setdefault(report.version, []).append((worker.report.worker, report))
                     self._note_alias(report)
         model = self._models.setdefault(name, _Model(versions={}))
+        states = {(worker, report.state) for reports in said.values() for worker, report in reports}
+        model.failed = (model.served_by, "failed") in states and all(state == "failed" for _, state in states)
         before, after = model.versions, {version: _view(name, version, said[version]) for version in said}
         gone = {version: _gone(view) for version, view in before.items() if version not in after}
         # What is known of a model outlives its workers; a version that others outlive is forgotten.
@@ -177,7 +184,7 @@ class Registry:
         for each in report.models:
             model = self._models.get(each.name)
             if model is not None and each.state in _SERVING and (model.served_s is None or model.served_s < heard_s):
-                model.served_s = heard_s
+                model.served_s, model.served_by = heard_s, report.worker
 
     def _bundle_limits(self) -> dict[Key, int]:
         """The least that any worker takes, for which of them gets a message is the broker's choice.
@@ -215,7 +222,7 @@ class Registry:
         """Anew, because it is looked up far more often than it changes."""
         why_not: dict[Key, str] = {}
         for name, model in self._models.items():
-            if self.given_up(name, now_s):
+            if self.given_up(name, now_s) or model.failed:  # who waits already may wait for its next try
                 versions: list[str | None] = [None, *model.versions]
                 why_not |= {(name, version): self.sentence(name, version) for version in versions}
                 continue

@@ -6,25 +6,32 @@ a few; many in a row mean that the model itself is broken. No clock is needed: s
 
 from __future__ import annotations
 
-MAX_DEATHS_IN_A_ROW = 24
-"""So many deaths without one successful run between them, and the model counts as failed."""
 RESTART_DELAYS_S = (0.05, 2.0)
 """From the second death on, doubling from the first value to the last."""
 RETRY_DELAYS_S = (1.0, 60.0)
 """The same for a model that failed."""
 
 
+def most_deaths(max_batch_size: int, max_attempts: int) -> int:
+    """So many in a row without one successful run between them, and the model counts as failed.
+
+    One more than two poisonous requests of a batch can cause: the runs that halve it, then their attempts alone.
+    """
+    return (max_batch_size - 1).bit_length() + 2 * max_attempts + 1
+
+
 class RestartCount:
     """Deaths and failures since the last success."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self._most = most
         self._deaths = 0
         self._failures = 0
 
     @property
     def exhausted(self) -> bool:
         """Whether the model is to be called failed."""
-        return self._deaths >= MAX_DEATHS_IN_A_ROW
+        return self._deaths >= self._most
 
     def succeeded(self) -> None:
         """A batch was computed."""

@@ -28,7 +28,7 @@ from modelmq.events import (
 from modelmq.metadata import ModelMetadata, Signature
 from modelmq.runtimes import ModelSettings, ModelSource
 from modelmq.settings import WorkerSettings
-from modelmq.worker import answers, executor, retry
+from modelmq.worker import answers, executor, restarts, retry
 from modelmq.worker.batcher import Batcher
 from modelmq.worker.executor import Died, ModelProcess
 from modelmq.worker.halving import Halving
@@ -87,7 +87,7 @@ class ServedVersion:
         self._owner = owner
         self._batcher: Batcher[WorkItem] = Batcher(source.batch)
         self._running = 0
-        self._restarts = RestartCount()
+        self._restarts = RestartCount(restarts.most_deaths(self.max_rows, settings.max_attempts))
         self._rate = Rate()
         self._process: ModelProcess | None = None
         self._wake = asyncio.Event()

@@ -102,7 +102,7 @@ async def test_a_crash_loop_leaves_the_queue_to_others(
     make_model: Make, declare: Declare, start_worker: Start, asker: Any, tmp_path: Path, request_body: Any,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    monkeypatch.setattr(restarts, "MAX_DEATHS_IN_A_ROW", 2)
+    monkeypatch.setattr(restarts, "most_deaths", lambda *_: 2)
     monkeypatch.setattr(restarts, "RETRY_DELAYS_S", (3600.0, 3600.0))
     make_model("fragile", FRAGILE.replace("FOLDER", str(tmp_path)))
     make_model("other")

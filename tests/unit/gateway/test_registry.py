@@ -97,6 +97,26 @@ def test_time_without_a_broker_is_no_silence_of_workers(seen: Registry) -> None:
     assert seen.given_up("m", 206.0)
 
 
+def test_a_model_that_fails_where_it_was_served_is_refused_at_once_until_it_is_back(seen: Registry) -> None:
+    seen.heard(report(model(state="loading")), 101.0)
+    assert seen.why_not == {}
+    seen.heard(report(model(state="failed", reason="It died.")), 101.1)
+    assert set(seen.why_not.values()) == {"Model m version 1 is failed at worker w1: It died."}
+    assert not seen.given_up("m", 101.1)
+    seen.heard(report(model()), 102.0)
+    assert seen.why_not == {}
+
+
+def test_a_failure_beside_a_worker_that_was_just_stopped_is_no_reason_to_refuse(seen: Registry) -> None:
+    seen.heard(report(model(state="failed"), worker="w2"), 100.0)
+    assert seen.why_not == {}
+    seen.tick(103.1)  # w1 is being restarted
+    seen.heard(report(model(state="failed"), worker="w2"), 103.2)
+    assert seen.why_not == {}
+    seen.tick(105.5)
+    assert seen.why_not != {}
+
+
 def test_what_failed_everywhere_is_told_with_the_workers_reason() -> None:
     made = Registry(GRACE_S, 0.0)
     events = made.heard(report(model("Digits", state="failed", reason="no such file.")), 1.0)

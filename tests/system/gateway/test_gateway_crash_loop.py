@@ -1,0 +1,66 @@
+"""A model that crashes again and again is unready, at once and by itself; its worker and its neighbours are not."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelmq.events import ModelSeen
+from modelmq.settings import Settings
+from tests.system.worker.conftest import Running as RunningWorker
+
+from .conftest import Broker, Running, values_of
+
+pytestmark = pytest.mark.broker
+
+CRASHES = """
+    import os
+    from pathlib import Path
+
+    class Model:
+        inputs = {"x": ("FP64", [-1])}
+        outputs = {"y": ("FP64", [-1])}
+        def predict(self, batch):
+            if Path("FOLDER/broken").exists():
+                os._exit(5)
+            return {"y": batch["x"] * 2}
+"""
+
+
+async def test_a_crash_loop_is_refused_at_once_and_served_again_when_it_ends(
+    make_model: Callable[..., None], declare: Callable[..., Awaitable[None]], start_gateway: Any, broker: Broker,
+    models_dir: Path, tmp_path: Path,
+) -> None:  # fmt: skip
+    make_model("fragile", CRASHES)
+    make_model("double")
+    await declare(broker)
+    worker = RunningWorker(Settings(models_dir=str(models_dir), broker=broker.settings))
+    gateway: Running = await start_gateway(broker, worker_grace_s=60.0)
+    for model in ("fragile", "double"):
+        await gateway.until_status(f"/v2/models/{model}/ready", 200)
+    assert values_of(await gateway.infer("fragile", 1)) == [2]
+
+    (tmp_path / "broken").touch()
+    held = asyncio.create_task(gateway.infer("fragile", 3))
+    await gateway.until(lambda: ("fragile", "failed") in {(each.model, each.state) for each in gateway.of(ModelSeen)})
+    began_s = time.monotonic()
+    refused = await gateway.infer("fragile", 2)
+    assert time.monotonic() - began_s < 1
+    assert refused.status_code == 503
+    assert int(refused.headers["retry-after"]) >= 1
+    assert "its process exited with status 5 while loading" in refused.json()["error"]
+    unready = await gateway.http.get("/v2/models/fragile/ready")
+    assert (unready.status_code, "retry-after" in unready.headers) == (503, True)
+    assert values_of(await gateway.infer("double", 4)) == [8]
+    assert worker.worker.status() == (True, "fragile failed")
+
+    (tmp_path / "broken").unlink()
+    assert values_of(await held) == [6]
+    await gateway.until_status("/v2/models/fragile/ready", 200)
+    assert values_of(await gateway.infer("fragile", 5)) == [10]
+    await worker.stop()
