@@ -61,9 +61,14 @@ def source(folder: Path, code: str = MODEL, **settings: object) -> ModelSource:
 async def start(tmp_path: Path) -> AsyncIterator[Start]:
     started: list[ModelProcess] = []
 
-    async def starter(code: str = MODEL, *, load_timeout_s: float = 30, **settings: object) -> ModelProcess:
+    async def starter(
+        code: str = MODEL, *, load_timeout_s: float = 30, max_reply_bytes: int = 10**6, **settings: object
+    ) -> ModelProcess:
         process = await executor.start(
-            source(tmp_path, code, **settings), load_timeout_s=load_timeout_s, on_end=lambda: None
+            source(tmp_path, code, **settings),
+            load_timeout_s=load_timeout_s,
+            on_end=lambda: None,
+            max_reply_bytes=max_reply_bytes,
         )
         started.append(process)
         return process
@@ -496,6 +501,20 @@ async def test_the_kernel_ends_the_model_first_when_memory_runs_out(start: Start
     guardian = psutil.Process(process.pid).ppid()
     assert score(process.pid) > score(os.getpid()) + 200
     assert score(process.pid) > score(guardian) + 200
+
+
+async def test_outputs_that_no_reply_can_hold_are_not_taken(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor, "MOST_OUTPUT_BYTES", 4_000_000)
+    process = await start(max_reply_bytes=1_000_000)
+    big = np.arange(600_000.0)
+    small = await process.run({"x": big[:499_000]}, max_run_s=30)
+    assert isinstance(small, dict)
+    for _ in range(2):
+        result = await process.run({"x": big}, max_run_s=30)
+        assert isinstance(result, Raised)
+        assert result.code == "failed"
+        assert "one run may give 4000000" in result.message
+        assert await doubles(process)
 
 
 HOG = """

@@ -18,6 +18,8 @@ from modelmq.worker.joining import Tensors, select, split
 from modelmq.worker.outcome import Answer, Outcome, refusal
 from modelmq.worker.wire import Raised
 
+_LEAST_BYTES = 2
+"""Of an element in JSON, as in `0,`."""
 WRITTEN_AT_ONCE = 65_536
 """Elements up to which the outputs of a batch are written as a whole: Python's numbers take ten times their memory."""
 
@@ -41,7 +43,7 @@ def successes(items: Sequence[WorkItem], outputs: Tensors, source: ModelSource, 
 
 def success(item: WorkItem, outputs: Tensors, source: ModelSource, max_reply_bytes: int) -> Answer:
     """The response; a failure when the outputs cannot be a response or the response is too large."""
-    return _answer(partial(_response, item, outputs, source), source, max_reply_bytes)
+    return _answer(partial(_response, item, outputs, source, max_reply_bytes), source, max_reply_bytes)
 
 
 def _cut(
@@ -55,8 +57,11 @@ def _cut(
     return answers
 
 
-def _response(item: WorkItem, outputs: Tensors, source: ModelSource) -> bytes:
+def _response(item: WorkItem, outputs: Tensors, source: ModelSource, max_reply_bytes: int) -> bytes:
     wanted = select(outputs, item.outputs, source.name)
+    least = _LEAST_BYTES * sum(array.size for array in wanted.values())
+    if least > max_reply_bytes:  # written it could be many times larger, and is not taken anyway
+        raise _too_large(source, f"at least {least}", max_reply_bytes)
     return encode_response(source.name, source.version, item.request_id, wanted)
 
 
@@ -74,10 +79,12 @@ def _answer(encode: Callable[[], bytes], source: ModelSource, max_reply_bytes: i
     except Exception as error:  # memory, above all: what one request's outputs need must not end the worker
         return refusal(ModelFailed(f"The outputs of model {source.name} cannot be written as a reply: {error!r}."))
     if len(body) > max_reply_bytes:
-        return refusal(
-            ModelFailed(f"The reply of model {source.name} has {len(body)} bytes; the limit is {max_reply_bytes}.")
-        )
+        return refusal(_too_large(source, str(len(body)), max_reply_bytes))
     return Answer(Outcome.SUCCEEDED, body)
+
+
+def _too_large(source: ModelSource, size: str, limit: int) -> ModelFailed:
+    return ModelFailed(f"The reply of model {source.name} has {size} bytes; the limit is {limit}.")
 
 
 def raised(error: Raised) -> Answer:

@@ -19,11 +19,16 @@ import msgspec
 import numpy as np
 
 from modelmq.errors import ModelFailed, ModelLoadError
+from modelmq.messages import BODY_LIMIT_BYTES
 from modelmq.metadata import Signature
 from modelmq.runtimes import ModelSource
 from modelmq.worker import guardian, wire
 from modelmq.worker.wire import Raised, Tensors
 
+MOST_OUTPUT_BYTES = 256 * 1024**2
+"""Of one run, where no single reply may need more: what a model gives, its worker must hold beside all else."""
+_BYTES_PER_CHARACTER = 4
+"""At most so many bytes of a tensor become one of JSON: two of them, as in `0,`, are a number of eight bytes."""
 _CLOSE_TIMEOUT_S = 2.0
 _THREAD_VARIABLES = (
     "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMEXPR_NUM_THREADS", "VECLIB_MAXIMUM_THREADS",
@@ -58,12 +63,11 @@ class ModelProcess:
 
     async def run(self, inputs: Mapping[str, np.ndarray[Any, Any]], *, max_run_s: float) -> Result:
         """Compute one batch. A model that takes longer than `max_run_s` is hung and is ended."""
+        hung = f"ran longer than max_run_s = {max_run_s:g} and was ended"
         try:
-            request = wire.encode(wire.Run(), inputs)
+            answer = await self._ask(wire.encode(wire.Run(), inputs), hung, max_run_s)
         except ModelFailed as error:
             return Raised(error.code, error.message)
-        hung = f"ran longer than max_run_s = {max_run_s:g} and was ended"
-        answer = await self._ask(request, hung, max_run_s)
         if isinstance(answer, Died):
             return answer
         message, tensors = answer
@@ -145,8 +149,13 @@ class ModelProcess:
             os.killpg(self._guardian.pid, signal.SIGKILL)
 
 
-async def start(source: ModelSource, *, load_timeout_s: float, on_end: Callable[[], None]) -> ModelProcess:
-    """A process with the model loaded and warm; `on_end` is called once when it is gone. Raises ModelLoadError."""
+async def start(
+    source: ModelSource, *, load_timeout_s: float, on_end: Callable[[], None], max_reply_bytes: int = BODY_LIMIT_BYTES
+) -> ModelProcess:
+    """A process with the model loaded and warm; `on_end` is called once when it is gone. Raises ModelLoadError.
+
+    Outputs that cannot be replies of `max_reply_bytes` are not taken: the run counts as raised.
+    """
     ours, theirs = socket.socketpair()
     try:
         process = await asyncio.create_subprocess_exec(
@@ -162,7 +171,8 @@ async def start(source: ModelSource, *, load_timeout_s: float, on_end: Callable[
         theirs.close()
     ours.setblocking(False)
     loop = asyncio.get_running_loop()
-    _, pipe = await loop.create_unix_connection(lambda: _Pipe(on_end), sock=ours)
+    most = max(MOST_OUTPUT_BYTES, _BYTES_PER_CHARACTER * max_reply_bytes)
+    _, pipe = await loop.create_unix_connection(lambda: _Pipe(on_end, source.name, most), sock=ours)
     model = ModelProcess(source, process, pipe)
     try:
         await model.open(load_timeout_s)
@@ -196,18 +206,22 @@ def _ending(status: int) -> str:
 class _Pipe(asyncio.Protocol):
     """The worker's end of the socket: one question at a time, its answer a whole frame or None."""
 
-    def __init__(self, on_end: Callable[[], None]) -> None:
+    def __init__(self, on_end: Callable[[], None], model: str, most_bytes: int) -> None:
         self.lost = False
         self._on_end = on_end
+        self._model = model
+        self._most_bytes = most_bytes
         self._transport: asyncio.Transport | None = None
         self._answer: asyncio.Future[bytearray | None] | None = None
         self._frame = bytearray()
         self._size = 0
+        self._skipped = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's are none by inheritance
 
     async def ask(self, request: list[wire.Buffer]) -> bytearray | None:
+        """Raises ModelFailed for an answer that is too large, once it has passed."""
         if self.lost or self._transport is None:
             return None
         self._answer = asyncio.get_running_loop().create_future()
@@ -223,9 +237,21 @@ class _Pipe(asyncio.Protocol):
             except ModelFailed:
                 self.drop()
                 return
-        if self._size and len(frame) >= self._size:
+        if self._size > self._most_bytes:
+            self._skip()
+        elif self._size and len(frame) >= self._size:
             self._frame, self._size = bytearray(), 0
             self._resolve(frame)
+
+    def _skip(self) -> None:
+        """Let a frame pass that there is no room for. Nothing comes behind it."""
+        self._skipped += len(self._frame)
+        self._frame.clear()
+        if self._skipped >= self._size:
+            told = f"The outputs of model {self._model} have {self._size} bytes; one run may give {self._most_bytes}."
+            self._size = self._skipped = 0
+            if self._answer is not None and not self._answer.done():
+                self._answer.set_exception(ModelFailed(told))
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - the process's status says more
         self.drop()

@@ -170,7 +170,10 @@ class ServedVersion:
         source = self.source
         try:
             self._process = await executor.start(
-                source, load_timeout_s=self._settings.load_timeout_s, on_end=self._wake.set
+                source,
+                load_timeout_s=self._settings.load_timeout_s,
+                on_end=self._wake.set,
+                max_reply_bytes=self._settings.max_reply_bytes,
             )
         except ModelLoadError as error:
             self.tried = True

@@ -99,6 +99,7 @@ def _check(replies: dict[float, list[Reply]]) -> set[float]:
     return {value for value, got in replies.items() if len(got) > 1}
 
 
+@pytest.mark.both_brokers
 async def test_killed_again_and_again_at_random(
     make_model: Make, declare: Async, spawn_victim: Async, start_worker: Async, asker: Any, callers: Callers,
     tmp_path: Path,

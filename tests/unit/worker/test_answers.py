@@ -65,6 +65,15 @@ def test_a_reply_above_the_limit_fails_and_says_both_sizes(item) -> None:
     assert answer.error == f"The reply of model m has {size} bytes; the limit is {size - 1}."
 
 
+@pytest.mark.parametrize("datatype", ["int8", "uint64", "float32", "float64", "bool", "object"])
+def test_outputs_that_are_too_large_in_any_case_are_not_written(item, datatype: str) -> None:
+    outputs = {"y": np.zeros(1000, datatype) if datatype != "object" else np.full(1000, b"", object)}
+    least = 2000
+    assert len(answers.success(item(), outputs, SOURCE, 10**6).body) >= least
+    answer = answers.success(item(), outputs, SOURCE, least - 1)
+    assert answer.error == f"The reply of model m has at least {least} bytes; the limit is {least - 1}."
+
+
 @pytest.mark.parametrize(("code", "outcome"), [("failed", Outcome.FAILED), ("invalid", Outcome.INVALID)])
 def test_what_the_model_raised_is_passed_on(code: str, outcome: Outcome) -> None:
     answer = answers.raised(Raised(code, "Its own words."))
