@@ -23,8 +23,13 @@ LARGEST_PART_BYTES = 16_384
 LARGEST_BUNDLE_BYTES = 131_072
 """Of all bodies together: about one frame, so that no message of others waits long behind it."""
 
-HeaderName = Annotated[str, Meta(max_length=63)]
+MOST_HEADERS = 64
+"""Of one part."""
+LONGEST_HEADER_NAME = 63
+
+HeaderName = Annotated[str, Meta(max_length=LONGEST_HEADER_NAME)]
 Header = str | Annotated[int, Meta(ge=-(2**63), le=2**63 - 1)]
+Headers = Annotated[dict[HeaderName, Header], Meta(max_length=MOST_HEADERS)]
 """What AMQP can carry, as the dead letter of a part is a message of its own."""
 
 
@@ -36,7 +41,7 @@ class RequestPart(msgspec.Struct, frozen=True, array_like=True):
     """Unix time in milliseconds."""
     message_id: str
     content_type: str
-    headers: dict[HeaderName, Header] | None
+    headers: Headers | None
     """Beside the deadline."""
     body: bytes
 
@@ -50,19 +55,19 @@ class ReplyPart(msgspec.Struct, frozen=True, array_like=True):
 
 
 encode = msgspec.msgpack.Encoder().encode
-_requests = msgspec.msgpack.Decoder(tuple[RequestPart, ...])
-_replies = msgspec.msgpack.Decoder(tuple[ReplyPart, ...])
+# The length is looked at before anything is made: a bundle of empty parts is ten times its size as objects.
+_Requests = Annotated[tuple[RequestPart, ...], Meta(min_length=1, max_length=MOST_PARTS)]
+_Replies = Annotated[tuple[ReplyPart, ...], Meta(max_length=MOST_PARTS)]
+_requests: msgspec.msgpack.Decoder[tuple[RequestPart, ...]] = msgspec.msgpack.Decoder(_Requests)
+_replies: msgspec.msgpack.Decoder[tuple[ReplyPart, ...]] = msgspec.msgpack.Decoder(_Replies)
 
 
 def decode_requests(body: bytes) -> Sequence[RequestPart]:
     """At least one part. Raises InvalidRequest for anything else."""
     try:
-        parts = _requests.decode(body)
+        return _requests.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest(f"The bundle of requests cannot be read: {error}.") from error
-    if not 0 < len(parts) <= MOST_PARTS:
-        raise InvalidRequest(f"The bundle has {len(parts)} requests; it may have 1 to {MOST_PARTS}.")
-    return parts
 
 
 def decode_replies(body: bytes) -> Sequence[ReplyPart]:
@@ -77,7 +82,14 @@ def may_travel_together(body: bytes, headers: dict[str, object] | None) -> bool:
     """Whether a request fits into a bundle: it is small, and its headers are plain."""
     if len(body) > LARGEST_PART_BYTES:
         return False
-    return headers is None or all(type(value) is str or type(value) is int for value in headers.values())
+    return not headers or (len(headers) <= MOST_HEADERS and all(map(_is_plain, headers, headers.values())))
+
+
+def _is_plain(name: str, value: object) -> bool:
+    """What a worker takes in a bundle: one header that it does not would cost all siblings their answers."""
+    if len(name) > LONGEST_HEADER_NAME:
+        return False
+    return type(value) is str or (type(value) is int and -(2**63) <= value < 2**63)
 
 
 def chunks(sizes: Sequence[int], most: int = MOST_PARTS) -> list[tuple[int, int]]:

@@ -60,7 +60,7 @@ def decode_hello(body: bytes) -> Hello:
     """Raises InvalidRequest."""
     try:
         return _hello.decode(body)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest(f"The hello message cannot be read: {error}.") from error
 
 
@@ -68,5 +68,5 @@ def decode_report(body: bytes) -> WorkerReport:
     """Raises InvalidRequest."""
     try:
         return _report.decode(body)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidRequest(f"The worker's answer to hello cannot be read: {error}.") from error

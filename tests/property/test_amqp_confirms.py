@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from modelmq.amqp import confirms
 from modelmq.amqp.confirms import ConfirmWindow, Settled
 from modelmq.amqp.properties import Properties
 from modelmq.errors import ProtocolViolation
@@ -76,8 +78,14 @@ class World:
 
 
 @settings(deadline=None)  # the machine may be busy
-@given(STEPS)
-def test_every_publish_is_told_once_and_the_right_thing(steps: list[tuple[Any, ...]]) -> None:
+@given(STEPS, st.sampled_from([0, 3, 64]))
+def test_every_publish_is_told_once_and_the_right_thing(steps: list[tuple[Any, ...]], slack: int) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(confirms, "_SLACK", slack)
+        check_steps(steps)
+
+
+def check_steps(steps: list[tuple[Any, ...]]) -> None:
     world = World()
     for what, *arguments in steps:
         verb = {"publish": world.publish, "return": world.returns, "confirm": world.confirm, "wrong": world.wrong}[what]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from modelmq import bundles
-from modelmq.bundles import LARGEST_BUNDLE_BYTES, LARGEST_PART_BYTES, MOST_PARTS, ReplyPart, RequestPart
+from modelmq.bundles import LARGEST_BUNDLE_BYTES, LARGEST_PART_BYTES, MOST_HEADERS, MOST_PARTS, ReplyPart, RequestPart
 from modelmq.errors import InvalidRequest, ModelFailed
 
 HEADERS = st.none() | st.dictionaries(st.text(max_size=63), st.text() | st.integers(-(2**63), 2**63 - 1), max_size=4)
@@ -49,6 +49,7 @@ def test_garbage_is_one_typed_error(body: bytes) -> None:
         msgspec.msgpack.encode([["a", -1, "a", "t", None, b""]]),
         msgspec.msgpack.encode([["a", 1, "a", "t", {"n" * 64: 1}, b""]]),
         msgspec.msgpack.encode([["a", 1, "a", "t", {"n": 2**63}, b""]]),
+        msgspec.msgpack.encode([["a", 1, "a", "t", {str(n): 1 for n in range(MOST_HEADERS + 1)}, b""]]),
         msgspec.msgpack.encode([["a", 1, "a", "t", {"n": {}}, b""]]),
         msgspec.msgpack.encode([["a", 1, "a", "t", None, b""]] * (MOST_PARTS + 1)),
         b"\x91" * 5000,
@@ -72,5 +73,8 @@ def test_only_small_requests_with_plain_headers_travel_together() -> None:
     assert bundles.may_travel_together(b"", None)
     assert bundles.may_travel_together(bytes(LARGEST_PART_BYTES), {"traceparent": "00", "number": 1})
     assert not bundles.may_travel_together(bytes(LARGEST_PART_BYTES + 1), None)
-    for value in (True, 1.5, None, b"", {}, []):
+    assert bundles.may_travel_together(b"", {"n" * 63: 2**63 - 1})
+    assert not bundles.may_travel_together(b"", {"n" * 64: 1})
+    assert not bundles.may_travel_together(b"", {str(n): 1 for n in range(MOST_HEADERS + 1)})
+    for value in (2**63, -(2**63) - 1, True, 1.5, None, b"", {}, []):
         assert not bundles.may_travel_together(b"", {"header": value})

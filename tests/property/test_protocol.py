@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from modelmq import protocol
+from modelmq import control, protocol
 from modelmq.errors import InvalidRequest, ModelFailed, Unsupported
 from modelmq.metadata import Signature, TensorSpec
 from modelmq.protocol import json_reading
@@ -87,6 +87,7 @@ def test_the_size_of_pieces_makes_no_difference(array: np.ndarray[Any, Any], pie
         assert same(protocol.decode_request(body, PASS_THROUGH).inputs["x"], array)
 
 
+HOSTILE_SIZES = [10**9, 2**31 - 1, 2**31, 2**32, 2**62, 2**63 - 1, -(2**63), 10**30]
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=10),
     lambda inner: st.lists(inner, max_size=5) | st.dictionaries(st.text(max_size=5), inner, max_size=5),
@@ -95,7 +96,8 @@ json_values = st.recursive(
 tensor_like = st.fixed_dictionaries(
     {
         "name": st.sampled_from(["x", "t", "z"]) | json_values,
-        "shape": st.lists(st.integers(-2, 4) | st.integers(), max_size=4) | json_values,
+        "shape": st.lists(st.integers(-2, 4) | st.sampled_from(HOSTILE_SIZES) | st.integers(), max_size=4)
+        | json_values,
         "datatype": st.sampled_from([*DTYPES, "BF16"]) | json_values,
     },
     optional={
@@ -121,7 +123,7 @@ def read_everywhere(body: bytes) -> None:
     for signature in SIGNATURES:
         said = refusal(lambda s=signature: rows(body, s))  # type: ignore[misc]
         assert not said or (said.endswith(".") and len(said) < 500)
-    for read in (protocol.decode_envelope, protocol.decode_response):
+    for read in (protocol.decode_envelope, protocol.decode_response, control.decode_hello, control.decode_report):
         said = refusal(lambda r=read: r(body))  # type: ignore[misc]
         assert not said or (said.endswith(".") and len(said) < 500)
     assert protocol.error_message(body)
@@ -135,6 +137,9 @@ def rows(body: bytes, signature: Signature) -> None:
 @given(request_like | json_values)
 @settings(max_examples=300)
 @example({"inputs": [{"name": "x", "shape": [2**62, 4], "datatype": "FP32", "data": []}]})
+@example({"inputs": [{"name": "x", "shape": [0, *[2**31 - 1] * 3], "datatype": "FP32", "data": []}]})
+@example({"inputs": [{"name": "t", "shape": [0, *[2**31 - 1] * 31], "datatype": "BYTES", "data": []}]})
+@example({"inputs": [{"name": "x", "shape": [10**9], "datatype": "FP32", "data": []}]})
 def test_any_json_is_a_request_or_one_typed_error(value: Any) -> None:
     read_everywhere(json.dumps(value).encode("utf-8", "surrogatepass"))
 
@@ -143,6 +148,8 @@ def test_any_json_is_a_request_or_one_typed_error(value: Any) -> None:
 @example(b'{"inputs":[{"name":"x","shape":[1],"datatype":"BYTES","data":["\xff"]}]}')
 @example(b'{"inputs":[{"name":"x","shape":[1],"datatype":"BYTES","data":["\\ud800"]}]}')
 @example(b'{"error":"\xff"}')
+@example(b'{"gateway":"\xff"}')
+@example(b'{"z":' * 100_000)
 def test_any_bytes_are_a_request_or_one_typed_error(body: bytes) -> None:
     read_everywhere(body)
 

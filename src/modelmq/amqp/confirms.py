@@ -10,6 +10,8 @@ from __future__ import annotations
 import enum
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
+from typing import TypeAlias
 
 from modelmq.amqp.properties import Properties
 from modelmq.errors import ProtocolViolation
@@ -29,6 +31,11 @@ class Settled(enum.Enum):
 
 
 Then = Callable[[Settled], None]
+
+_Name: TypeAlias = tuple[str, str, str | None, str | None]
+"""Exchange, routing key, correlation id and message id."""
+_SLACK = 64
+"""Publishes in the list of what may return that may be settled already, beside one for each that is open."""
 
 
 class _Publish:
@@ -54,6 +61,13 @@ class ConfirmWindow:
     def __init__(self) -> None:
         self._first = 1
         self._publishes: deque[_Publish] = deque()
+        self._returnable: dict[_Name, deque[_Publish]] = {}
+        """By what a returned message tells of itself. Made when one returns, so that it costs nothing while none does;
+        what was settled since may still stand in it."""
+        self._listed = 0
+        """Publishes that were taken into it since it was made anew."""
+        self._seen = 0
+        """The number of the last of them."""
 
     def __len__(self) -> int:
         return len(self._publishes)
@@ -77,24 +91,23 @@ class ConfirmWindow:
         publish = publishes[tag - self._first]
         if not publish.open:
             raise ProtocolViolation(f"The broker confirmed message {tag} twice.")
-        publish.open = False
+        then = publish.then
+        publish.open, publish.then = False, None  # it may still be listed as one that can return
         while publishes and not publishes[0].open:
             publishes.popleft()
             self._first += 1
-        return [publish.then] if publish.then is not None else []
+        return [then] if then is not None else []
 
     def returned(self, exchange: str, routing_key: str, properties: Properties) -> Then | None:
         """Who published a message that came back; the broker's ack for it follows and tells nobody."""
-        for publish in self._publishes:
-            if (
-                publish.then is not None
-                and publish.open
-                and publish.mandatory
-                and publish.routing_key == routing_key
-                and publish.exchange == exchange
-                and publish.correlation_id == properties.correlation_id
-                and publish.message_id == properties.message_id
-            ):
+        self._list_new()
+        name = exchange, routing_key, properties.correlation_id, properties.message_id
+        alike = self._returnable.get(name)
+        while alike:
+            publish = alike.popleft()
+            if not alike:
+                del self._returnable[name]
+            if publish.open and publish.then is not None:
                 then, publish.then = publish.then, None
                 return then
         return None
@@ -104,7 +117,25 @@ class ConfirmWindow:
         waiting = [publish.then for publish in self._publishes if publish.open and publish.then is not None]
         self._first += len(self._publishes)
         self._publishes.clear()
+        self._returnable.clear()
+        self._listed = 0
         return waiting
+
+    def _list_new(self) -> None:
+        """Each publish once, however many return: a search through all that is open would cost that for each."""
+        publishes = self._publishes
+        last = self._first + len(publishes) - 1
+        if self._listed > 2 * len(publishes) + _SLACK:
+            self._returnable.clear()
+            self._listed = 0
+            self._seen = self._first - 1
+        new = list(islice(reversed(publishes), min(last - self._seen, len(publishes))))
+        for publish in reversed(new):
+            if publish.mandatory and publish.open and publish.then is not None:
+                name = publish.exchange, publish.routing_key, publish.correlation_id, publish.message_id
+                self._returnable.setdefault(name, deque()).append(publish)
+                self._listed += 1
+        self._seen = last
 
     def _through(self, tag: int) -> list[Then]:
         waiting: list[Then] = []
@@ -112,6 +143,7 @@ class ConfirmWindow:
             publish = self._publishes.popleft()
             if publish.open and publish.then is not None:
                 waiting.append(publish.then)
+            publish.open, publish.then = False, None
         self._first = tag + 1
         # What was settled singly right behind the prefix is done too.
         while self._publishes and not self._publishes[0].open:

@@ -140,6 +140,7 @@ class Connection(asyncio.Protocol):
                     self._on_method(event.method)
                 elif channel := self._channels.get(event.channel):
                     channel.receive(event)
+            self._wire.check()
         except BrokerError as error:
             self._fail(error)
 

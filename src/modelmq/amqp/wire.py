@@ -1,8 +1,9 @@
 """The receiving half of an AMQP connection as a pure machine: bytes in, events out.
 
 Cuts the stream into frames however it was chunked, and puts each message together out of its method, header and body
-frames. What the peer may not send ends in ProtocolViolation, after which the connection is of no use. Between calls it
-keeps at most one frame and, per channel, one body within the limit. Does not know what an event is for.
+frames. What the peer may not send ends in ProtocolViolation, after which the connection is of no use; what it sent
+before still counts. Between calls it keeps at most one frame and, per channel, one body within the limit. Does not
+know what an event is for.
 """
 
 from __future__ import annotations
@@ -123,6 +124,8 @@ class Wire:
         self._consumer_tags: dict[bytes, str] = {}
         self._partial = bytearray()
         self._needed = 0
+        self._violation: ProtocolViolation | None = None
+        """Found behind events that were handed out first."""
         self._readers: dict[int, Callable[[bytes, _Content, int, int], Event | None]] = {
             METHOD: self._method,
             HEADER: self._header,
@@ -143,7 +146,11 @@ class Wire:
         self._channels.pop(number, None)
 
     def receive(self, data: bytes) -> list[Event]:
-        """What these bytes complete, in order. Raises ProtocolViolation."""
+        """What these bytes complete, in order. Raises ProtocolViolation, where events stand before it only in `check`.
+
+        So what is heard of a peer that breaks the rules does not depend on how its bytes were cut.
+        """
+        self.check()
         if self._partial:
             self._partial += data
             if len(self._partial) < self._needed:  # so that a frame in many small pieces is copied once, not each time
@@ -153,11 +160,21 @@ class Wire:
         events: list[Event] = []
         try:
             at = self._cut(data, events)
-        except (IndexError, struct.error) as error:
-            raise ProtocolViolation("The broker sent a frame that ends too early.") from error
-        if at < len(data):
-            self._partial += data[at:] if at else data
+        except ProtocolViolation as error:
+            self._violation = error
+        except (IndexError, struct.error):
+            self._violation = ProtocolViolation("The broker sent a frame that ends too early.")
+        else:
+            if at < len(data):
+                self._partial += data[at:] if at else data
+        if self._violation is not None and not events:
+            raise self._violation
         return events
+
+    def check(self) -> None:
+        """After the events of `receive`: raises the ProtocolViolation that stood behind them, if one did."""
+        if self._violation is not None:
+            raise self._violation
 
     def _cut(self, data: bytes, events: list[Event]) -> int:
         """Every whole frame to its reader; where the last one ends."""

@@ -17,6 +17,10 @@ MAX_RANK = 32
 MAX_SIZE = 2**31 - 1
 """No dimension of a tensor in a message of a few megabytes can be larger, unless another one is 0."""
 
+MAX_EXTENT = 2**48
+"""Elements that a tensor would have without its dimensions of 0: numpy refuses an array long before 2**63 bytes, also
+an empty one, and a batch has many of them."""
+
 _LISTED = 20
 
 
@@ -39,13 +43,16 @@ def element_count(shape: Sequence[int], role: str, name: str, model: str = "") -
     """
     if len(shape) > MAX_RANK:
         raise InvalidRequest(f"{subject(role, name, model)} has {len(shape)} dimensions; expected at most {MAX_RANK}.")
-    count = 1
+    count = extent = 1
     for size in shape:
         if size < 0 or size > MAX_SIZE:
             raise InvalidRequest(
                 f"{subject(role, name, model)} has shape {shape_text(shape)}; expected sizes from 0 to {MAX_SIZE}."
             )
         count *= size
+        extent *= size or 1
+    if extent > MAX_EXTENT and count == 0:  # any other is refused for what it has not: that many values
+        raise InvalidRequest(f"{subject(role, name, model)} has shape {shape_text(shape)}, which no array can have.")
     return count
 
 

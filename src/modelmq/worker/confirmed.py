@@ -39,5 +39,7 @@ class ConfirmedPublisher:
             return
         try:
             self._channel.publish(exchange, routing_key, properties, body, mandatory=True, on_settled=then)
-        except BrokerError:
+        except (BrokerError, ValueError):
+            # ValueError: properties that came in a frame of their own may need more than one now. What cannot be stored
+            # is given back, and the broker's delivery limit decides in the end.
             then(Settled.LOST)

@@ -8,15 +8,20 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from modelmq.amqp import Properties
+from modelmq.amqp.tables import encode_table
 from modelmq.messages import ATTEMPTS_HEADER, DEAD_LETTER_EXCHANGE
 from modelmq.worker.item import Message
 from modelmq.worker.outcome import Answer
 
 REASON_HEADER = "reason"
 ERROR_HEADER = "error"
+DROPPED_HEADER = "headers_dropped"
+"""How many headers the request had that were too large together to be kept."""
 REASON = "model_process_died"
 _LONGEST_ERROR = 1000
 _BROKERS_OWN = "x-"
+_LARGEST_HEADERS = 65_536
+"""Bytes of the request's headers that are kept. They came in one frame, and must leave in one with what is added."""
 
 
 class Letter(NamedTuple):

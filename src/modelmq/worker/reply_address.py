@@ -42,7 +42,7 @@ class ReplyRules(msgspec.Struct, frozen=True):
         """The address; empty when nobody is to be answered. Raises InvalidRequest for one that may not be answered."""
         if not reply_to:
             return ""
-        if not reply_to.startswith(self.honoured) or len(reply_to.encode()) > _LONGEST:
+        if not reply_to.startswith(self.honoured) or len(reply_to.encode("utf-8", "surrogateescape")) > _LONGEST:
             raise InvalidRequest(f"The reply_to names a queue that workers may not answer to; {_ADVICE[self.mode]}.")
         if reply_to.startswith(DIRECT_REPLY_TO) and not _DIRECT_ADDRESS.match(reply_to):
             # RabbitMQ 3.10 closes the connection of whoever publishes to a forged direct address.

@@ -136,3 +136,38 @@ def test_numbers_go_on_after_the_end_was_told(publisher: Publisher) -> None:
     publisher.lost()
     publisher.publish("f")
     assert publisher.confirmed(6) == ["f"]
+
+
+def test_a_flood_of_returns_is_not_a_search_for_each(publisher: Publisher) -> None:
+    """Behind many that wait for a slow queue: counted in looks at their names, which a search would make for each."""
+    looks = 0
+
+    class Counted(str):
+        __slots__ = ()
+
+        def __eq__(self, other: object) -> bool:
+            nonlocal looks
+            looks += 1
+            return str.__eq__(self, other)
+
+        __hash__ = str.__hash__
+
+    slow = Counted("slow")
+    for _ in range(1000):
+        publisher.publish("waits", slow)
+    for number in range(1000):
+        publisher.publish(str(number), Counted("unknown"), message_id=str(number))
+        assert publisher.returned("unknown", message_id=str(number)) == str(number)
+        assert publisher.confirmed(1006 + number) == []
+    assert looks < 20_000
+
+
+def test_what_may_return_is_kept_no_longer_than_what_is_open() -> None:
+    publisher = Publisher()
+    for number in range(5000):
+        publisher.publish("a", message_id=str(number))
+        publisher.confirmed(number + 1)
+        assert publisher.returned("other") is None
+        assert sum(map(len, publisher.window._returnable.values())) < 200
+    publisher.publish("b", message_id="b")
+    assert publisher.returned(message_id="b") == "b"

@@ -179,6 +179,11 @@ def test_a_closed_channel_takes_nothing(wire: Wire) -> None:
     wire.close_channel(1)
     with pytest.raises(ProtocolViolation, match="not open"):
         wire.receive(content(0))
+
+
+def test_a_channel_that_is_opened_again_begins_anew(wire: Wire) -> None:
+    wire.receive(method(DELIVER))
+    wire.close_channel(1)
     wire.open_channel(1)
     with pytest.raises(ProtocolViolation, match="nobody expects"):
         wire.receive(content(0))
@@ -191,3 +196,17 @@ def test_what_is_remembered_of_addresses_is_bounded(wire: Wire) -> None:
         assert (delivery.consumer_tag, delivery.routing_key) == (f"c{n}", f"k{n}")
     assert len(wire._addresses) <= 1024
     assert len(wire._consumer_tags) <= 1024
+
+
+def test_what_stands_before_a_violation_is_handed_out_first(wire: Wire) -> None:
+    whole = method(DELIVER) + content(0) + b"\xff" * 20
+    (delivery,) = wire.receive(whole)
+    assert isinstance(delivery, Delivery)
+    for receive in (wire.check, lambda: wire.receive(b""), lambda: wire.receive(method(DELIVER))):
+        with pytest.raises(ProtocolViolation, match="does not speak AMQP"):
+            receive()
+
+
+def test_a_violation_with_nothing_before_it_is_raised_at_once(wire: Wire) -> None:
+    with pytest.raises(ProtocolViolation):
+        wire.receive(b"\xff" * 20)
