@@ -29,6 +29,13 @@ RETRIES_HEADER = "retries"
 """On a request that its model put off: how often it has."""
 RETRY_HISTORY_HEADER = "retry-history"
 """The same, told one by one, the last of them only: tables of `at`, `delay_ms` and `error`."""
+REASON_HEADER = "reason"
+"""With `attempts`, `error` and `died-at` on the dead letters that a worker writes."""
+ERROR_HEADER = "error"
+DIED_AT_HEADER = "died-at"
+"""Unix time in milliseconds."""
+ROUTING_HEADERS = frozenset({"CC", "BCC"})
+"""RabbitMQ reads them as more routing keys, so a copy that kept them would go where its publisher did not send it."""
 
 HELLO_TYPE = "hello"
 """AMQP `type` property of control messages and of the workers' answers to them."""

@@ -9,13 +9,18 @@ from typing import Any, NamedTuple
 
 from modelmq.amqp import Properties
 from modelmq.amqp.tables import encode_table
-from modelmq.messages import ATTEMPTS_HEADER, DEAD_LETTER_EXCHANGE
+from modelmq.messages import (
+    ATTEMPTS_HEADER,
+    DEAD_LETTER_EXCHANGE,
+    DIED_AT_HEADER,
+    ERROR_HEADER,
+    REASON_HEADER,
+    ROUTING_HEADERS,
+)
 from modelmq.worker.item import Message
 from modelmq.worker.outcome import Answer
 
-REASON_HEADER = "reason"
-ERROR_HEADER = "error"
-DROPPED_HEADER = "headers_dropped"
+DROPPED_HEADER = "headers-dropped"
 """How many headers the request had that were too large together to be kept."""
 REASON = "model_process_died"
 _LONGEST_ERROR = 1000
@@ -33,12 +38,16 @@ class Letter(NamedTuple):
     body: bytes
 
 
-def copy_of(delivery: Message, answer: Answer) -> Letter:
-    """The request as it came, persistent and without expiration, with reason, attempts and error in its headers."""
+def copy_of(delivery: Message, answer: Answer, now_s: float) -> Letter:
+    """The request as it came, persistent and without expiration, with reason, attempts, error and time in its headers.
+
+    `now_s` is Unix time.
+    """
     headers = kept_headers(delivery) | {
         REASON_HEADER: answer.reason or REASON,
         ATTEMPTS_HEADER: answer.attempts,
         ERROR_HEADER: answer.error[:_LONGEST_ERROR],
+        DIED_AT_HEADER: int(now_s * 1000),
     }
     return Letter(DEAD_LETTER_EXCHANGE, delivery.routing_key, kept_properties(delivery, headers), delivery.body)
 
@@ -46,7 +55,12 @@ def copy_of(delivery: Message, answer: Answer) -> Letter:
 def kept_headers(delivery: Message) -> dict[str, Any]:
     """Those of the request that a copy of it bears: all that its caller wrote, nothing that the broker did."""
     headers = delivery.properties.headers or {}
-    return {name: value for name, value in headers.items() if not name.startswith(_BROKERS_OWN)}
+    kept = {
+        name: value
+        for name, value in headers.items()
+        if not name.startswith(_BROKERS_OWN) and name not in ROUTING_HEADERS
+    }
+    return kept if len(encode_table(kept)) <= _LARGEST_HEADERS else {DROPPED_HEADER: len(kept)}
 
 
 def kept_properties(delivery: Message, headers: dict[str, Any]) -> Properties:

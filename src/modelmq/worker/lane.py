@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -228,7 +229,7 @@ class LaneChannel:
                 self._done(delivery)
                 self.flush()
 
-        letter = dead_letter.copy_of(delivery, answer)
+        letter = dead_letter.copy_of(delivery, answer, time.time())
         self._confirmed.publish(*letter, stored)
 
     def _put_off(self, delivery: Message, why: str, later: Later) -> None:

@@ -45,7 +45,7 @@ def test_a_part_is_what_a_message_of_its_own_would_be(delivery) -> None:
 
 def test_the_dead_letter_of_a_part_is_a_message_of_its_own(delivery) -> None:
     made = delivery(bundles.encode([part("ä" * 60, {"n": -(2**63)}), part("b")]), content_type=BUNDLE, reply_to=ADDRESS)
-    letter = copy_of(messages_of(made)[0], Answer(Outcome.DEAD, b"", "dead", "why", attempts=3))
+    letter = copy_of(messages_of(made)[0], Answer(Outcome.DEAD, b"", "dead", "why", attempts=3), 0.0)
     assert letter.body == ("ä" * 60).encode()
     assert letter.properties.content_type == "application/json"
     encode_properties(letter.properties)
