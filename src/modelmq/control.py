@@ -31,10 +31,26 @@ class ModelReport(msgspec.Struct, frozen=True):
     pending: int = 0
     """Requests this worker holds for the model."""
     completed_per_s: float = 0.0
+    """Lately, however much there was to do."""
+    capacity_per_s: float = 0.0
+    """What it can do when there is enough to do; 0: not known yet."""
     bundle_limit: int = 1
     """Requests that may come in one message now (see `bundles`); 1: none but single ones."""
     routing_key: str = ""
     """The key that reaches the model beside its name; empty where there is none."""
+
+
+class LaneReport(msgspec.Struct, frozen=True):
+    """One lane of a model as a worker sees it at the moment of the report."""
+
+    model: str
+    lane: Literal["interactive", "bulk"]
+    ready: int | None
+    """Messages that wait in the queue; None: not known at this moment."""
+    held: int = 0
+    """Requests this worker has taken and not finished."""
+    per_message: float = 1.0
+    """Requests in a message, on average."""
 
 
 class WorkerReport(msgspec.Struct, frozen=True):
@@ -43,6 +59,8 @@ class WorkerReport(msgspec.Struct, frozen=True):
     worker: str
     role: str
     models: tuple[ModelReport, ...]
+    lanes: tuple[LaneReport, ...] = ()
+    """A lane of a model that is not among them: nothing waits there, and this worker holds nothing of it."""
 
 
 class Hello(msgspec.Struct, frozen=True):

@@ -153,9 +153,15 @@ def returned(request: Request) -> NotFound:
 
 
 def refused(request: Request) -> Overloaded:
-    """Its queue is full, or cannot keep it now."""
+    """The broker did not take it: its queue is full, as far as one can know who hears no workers' reports."""
     sentence = f"The queue of model {request.model} is full; the request was not accepted. Ask again later."
     return Overloaded(sentence, retry_after_s=RETRY_AFTER_S)
+
+
+def not_taken(request: Request) -> Unavailable:
+    """The broker did not take it, and its queue is not full."""
+    sentence = f"RabbitMQ did not take the request for model {request.model}, and its queue is not full"
+    return unavailable(f"{sentence}: the queue may have no leader")
 
 
 def too_many(request: Request, limit: int) -> Overloaded:

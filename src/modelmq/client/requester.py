@@ -13,9 +13,10 @@ from collections.abc import Callable
 from modelmq import control
 from modelmq.amqp import ConnectionOptions, Properties
 from modelmq.client.replies import Asked, Rights
-from modelmq.client.request import Request, route
+from modelmq.client.request import Request, refused, route
 from modelmq.client.shard import Rules, Shard
 from modelmq.control import Hello
+from modelmq.errors import RequestError
 from modelmq.events import Emit
 from modelmq.messages import HELLO_TYPE, JSON
 
@@ -26,7 +27,7 @@ MAX_IN_FLIGHT = 20_000
 class Requester:
     """Made inside a running event loop; `start`, then `ask` as often as wanted, `stop` once."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - keywords, each with a default
         self,
         options: ConnectionOptions,
         *,
@@ -36,9 +37,14 @@ class Requester:
         confirm_timeout_s: float = 1.0,
         on_report: Callable[[bytes], None] | None = None,
         rights: Rights | None = None,
+        refused: Callable[[Request], RequestError] = refused,
     ) -> None:
-        """`on_report` gets each worker's answer to hello; `rights` are those of the user of `options`."""
-        rules = Rules(options, service, emit, confirm_timeout_s, MAX_IN_FLIGHT, rights or Rights(), on_report)
+        """`on_report` gets each worker's answer to hello; `rights` are those of the user of `options`.
+
+        `refused` says what it means that the broker does not take a request.
+        """
+        rights = rights or Rights()
+        rules = Rules(options, service, emit, confirm_timeout_s, MAX_IN_FLIGHT, rights, on_report, refused)
         self._shards = [Shard(rules) for _ in range(connections)]
         self._new_future = asyncio.get_running_loop().create_future
         # Unique per start, so that a reply to an earlier life of this process matches nothing.

@@ -46,6 +46,8 @@ class Rules(msgspec.Struct, frozen=True):
     max_in_flight: int
     rights: Rights
     on_report: Callable[[bytes], None] | None
+    refused: Callable[[said.Request], RequestError]
+    """What it means that the broker does not take a request."""
 
 
 class Shard:
@@ -258,7 +260,7 @@ class Shard:
             self._pending.confirmed(entry)
             self._reopen_s = _REOPEN_S[0]
         elif settled is _NACKED:
-            self._finish(entry, said.refused(entry.payload.request))
+            self._finish(entry, self._rules.refused(entry.payload.request))
         elif settled is _RETURNED:
             self._finish(entry, said.returned(entry.payload.request))
         # A loss is told once for all of them, by the end of the channel: replies are lost with it as well.

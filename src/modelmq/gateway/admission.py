@@ -1,11 +1,12 @@
 """Which requests are accepted, and until when their callers wait. Pure.
 
-Stands between the route and the message. The broker's own refusals (unroutable, full queue) come later, and are not
-known here.
+Stands between the route and the message. What is predicted of a model is backlog's; the broker's own refusals
+(unroutable, full queue) come later, and are not known here.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import msgspec
@@ -17,6 +18,11 @@ TIMEOUT_HEADER = "Inference-Timeout-Ms"
 TIMEOUT_PARAMETER = "timeout"
 """Of the protocol's parameters; microseconds, 0 means none."""
 _RETRY_AFTER_S = 1.0
+_LONGEST_RETRY_AFTER_S = 60
+USABLE = 0.8
+"""Of the time to its deadline, what a request may be predicted to take: no prediction is exact."""
+PLACES_PER_FREE_PLACE = 8
+"""A model may hold so many times the places that are free: however slow it is, others find some."""
 
 
 class Rules(msgspec.Struct, frozen=True):
@@ -34,15 +40,36 @@ def rules_of(settings: Settings) -> Rules:
     return Rules(gateway.max_in_flight, gateway.default_timeout_s, settings.topology.message_ttl_s)
 
 
-def admit(in_flight: int, why_not: str | None, rules: Rules) -> None:
-    """Raises Overloaded, or Unavailable with `why_not`, which is what the registry has against the model."""
-    if in_flight >= rules.max_in_flight:
+def admit(in_flight: int, of_model: int, why_not: str | None, rules: Rules) -> None:
+    """Raises Overloaded, or Unavailable with `why_not`, which is what the registry has against the model.
+
+    `of_model` of those in flight are for the model that is asked.
+    """
+    free = rules.max_in_flight - in_flight
+    if free <= 0:
         raise Overloaded(
             f"This gateway answers {rules.max_in_flight} requests already (gateway.max_in_flight); ask again later.",
             retry_after_s=_RETRY_AFTER_S,
         )
+    if of_model >= PLACES_PER_FREE_PLACE * free:
+        raise Overloaded(
+            f"{of_model} requests for this model wait already, and the other places of this gateway "
+            "(gateway.max_in_flight) are kept for others; ask again later.",
+            retry_after_s=_RETRY_AFTER_S,
+        )
     if why_not is not None:
         raise Unavailable(why_not, retry_after_s=_RETRY_AFTER_S)
+
+
+def in_time(model: str, predicted_s: float, left_s: float) -> None:
+    """Raises Overloaded where the answer is predicted to take longer than its caller waits."""
+    if predicted_s > USABLE * left_s:
+        seconds = math.ceil(min(max(predicted_s - USABLE * left_s, 1.0), _LONGEST_RETRY_AFTER_S))
+        raise Overloaded(
+            f"Model {model} would take about {predicted_s:.3g} s to answer, and the request has {left_s:.3g} s; "
+            "allow more time or ask again later.",
+            retry_after_s=float(seconds),
+        )
 
 
 def timeout_s(

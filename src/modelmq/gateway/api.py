@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
 import msgspec
 
@@ -17,7 +17,8 @@ from modelmq.client.request import Request
 from modelmq.errors import ModelFailed, NotFound, RequestError, Unavailable, Unsupported
 from modelmq.events import Emit, RequestAnswered
 from modelmq.gateway import request_id
-from modelmq.gateway.admission import Rules, admit, timeout_s
+from modelmq.gateway.admission import Rules, admit, in_time, timeout_s
+from modelmq.gateway.backlog import Backlogs
 from modelmq.gateway.registry import UNKNOWN, Registry
 from modelmq.gateway.routes import Route, resolve
 from modelmq.gateway.statuses import refusal
@@ -32,6 +33,7 @@ _OCTETS = b"application/octet-stream"
 """What HTTP libraries say of bytes of which they are told nothing, Triton's asyncio client among them: without a
 header length such a body is JSON."""
 _TIMEOUT_HEADER = b"inference-timeout-ms"
+_LANE: Final = "interactive"
 _MOST_ROUTES = 1024
 _LIVE = b'{"live":true,"ready":true}'
 
@@ -51,6 +53,7 @@ class Api(msgspec.Struct):
 
     asker: Asker
     registry: Registry
+    backlogs: Backlogs
     rules: Rules
     emit: Emit
     status: Callable[[], tuple[bool, str]]
@@ -150,13 +153,16 @@ class Api(msgspec.Struct):
         headers = request.headers
         name = request_id.usable(_text(headers.get(b"x-request-id"))) or ""
         try:
-            admit(len(self.waiting), self.registry.why_not.get(route.key), self.rules)
+            model = self.registry.name_of(route.model)
+            waiting = self.waiting
+            admit(len(waiting), waiting.of(model), self.registry.why_not.get(route.key), self.rules)
             _check_type(headers)
             envelope = decode_envelope(request.body)
             if not name:
                 name = request_id.usable(envelope.id) or self.make_id()
             handling = self.registry.handling.get(route.key, UNKNOWN)
             wait_s = timeout_s(envelope.parameters, headers.get(_TIMEOUT_HEADER), handling.timeout_s, self.rules)
+            in_time(model, self.backlogs.wait_s(model, _LANE, began_s), wait_s)
             question = Request(
                 model=route.model,
                 body=request.body,
@@ -168,7 +174,8 @@ class Api(msgspec.Struct):
                 idempotent=handling.idempotent,
                 bundle_limit=self.registry.bundle_limit.get(route.key, 1),
             )
-            body = await self.waiting.until(self.asker.ask(question), route.model, began_s)
+            self.backlogs.sent(model, _LANE, len(request.body), began_s)
+            body = await waiting.until(self.asker.ask(question), model, began_s)
         except RequestError as error:
             return self._refused(route, name or self.make_id(), began_s, error)
         except asyncio.CancelledError:

@@ -16,11 +16,14 @@ from collections.abc import Callable
 from importlib.metadata import version
 
 from modelmq.client.replies import Rights
+from modelmq.client.request import Request, not_taken, refused
 from modelmq.client.requester import Requester
 from modelmq.control import HELLO_INTERVAL_S, decode_report
+from modelmq.errors import RequestError
 from modelmq.events import BrokerConnected, BrokerHandedOver, Emit, Event, ServiceStarted, ServiceStopping
 from modelmq.gateway.admission import rules_of
 from modelmq.gateway.api import Api
+from modelmq.gateway.backlog import Backlogs, QueueLimits
 from modelmq.gateway.registry import Registry
 from modelmq.http import Handler, HttpServer, Limits
 from modelmq.messages import GATEWAY_QUEUES
@@ -46,6 +49,8 @@ class Gateway:
         self._emit = emit
         self._now_s = time.monotonic
         self._registry = Registry(settings.gateway.worker_grace_s, self._now_s())
+        topology = settings.topology
+        self._backlogs = Backlogs(QueueLimits(topology.max_length, topology.max_length_bytes))
         self._greet = asyncio.Event()
         options = connection_options(settings, user_name(SERVICE, settings.topology.environment), self.name)
         rights = Rights(settings.topology.reply_mode, f"{GATEWAY_QUEUES}{self.name}.")
@@ -57,10 +62,12 @@ class Gateway:
             confirm_timeout_s=settings.gateway.confirm_timeout_s,
             on_report=self._on_report,
             rights=rights,
+            refused=self._refused,
         )
         self._api = Api(
             asker=self._requester,
             registry=self._registry,
+            backlogs=self._backlogs,
             rules=rules_of(settings),
             emit=emit,
             status=self.status,
@@ -129,6 +136,7 @@ class Gateway:
         while True:
             await asyncio.sleep(_TICK_S)
             now_s = self._now_s()
+            self._backlogs.tick(now_s)
             if not self._requester.status()[0]:
                 # Nobody can be heard: that is no sign that nobody is there.
                 self._registry.listening(now_s)
@@ -141,8 +149,15 @@ class Gateway:
         return self._registry.sentence(model) if self._registry.given_up(model, self._now_s()) else None
 
     def _on_report(self, body: bytes) -> None:
-        for event in self._registry.heard(decode_report(body), self._now_s()):
+        report, now_s = decode_report(body), self._now_s()
+        self._backlogs.heard(report, self._api.waiting.of, now_s)
+        for event in self._registry.heard(report, now_s):
             self._emit(event)
+
+    def _refused(self, request: Request) -> RequestError:
+        """The broker did not take it."""
+        full = self._backlogs.may_be_full(self._registry.name_of(request.model), request.lane)
+        return refused(request) if full else not_taken(request)
 
     def _overhear(self, event: Event) -> None:
         self._emit(event)

@@ -38,6 +38,11 @@ class Waiting:
     def __len__(self) -> int:
         return self._count
 
+    def of(self, model: str) -> int:
+        """How many of them wait for this model."""
+        askings = self._by_model.get(model)
+        return len(askings) if askings is not None else 0
+
     async def until(self, answer: Awaitable[T], model: str, now_s: float) -> T:
         """The answer. Raises Unavailable when the model is given up first."""
         task = asyncio.current_task(self._loop)  # named, because looking it up costs each request a system call

@@ -27,6 +27,8 @@ from modelmq.worker.parts import Part, messages_of
 from modelmq.worker.proving import ProvingPublisher
 from modelmq.worker.reply_address import ReplyRules
 
+_LATEST = 0.05
+"""Share of the newest message in the average of requests per message."""
 REQUEUE_DELAY_S = 1.0
 """Pause before a message goes back whose dead letter or reply the broker did not take."""
 
@@ -55,6 +57,11 @@ class LaneChannel:
         self.lane: Lane = lane
         self.open = True
         self.held = 0
+        """Messages."""
+        self.was_full = False
+        """Whether the broker gave all it may at some time since its queue was last seen empty."""
+        self.per_message = 1.0
+        """Requests in a message, on average of the latest."""
         self.ended = asyncio.Event()
         """No more messages come: the channel closed, or the broker cancelled the consumer."""
         self._channel = channel
@@ -71,10 +78,21 @@ class LaneChannel:
         """Replies to parts, by reply address."""
         self._empty = asyncio.Event()
         self._consumer_tag = ""
+        self._prefetch = 0
         channel.closed.add_done_callback(lambda _: self._lost())
+
+    @property
+    def requests(self) -> int:
+        """How many are held, in messages of one or of many."""
+        return self.held - len(self._unsettled) + sum(self._unsettled.values())
+
+    def seen_empty(self) -> None:
+        """Nothing waits in the queue at this moment."""
+        self.was_full = self.held >= self._prefetch
 
     async def consume(self, queue: str, prefetch: int) -> None:
         """Start the deliveries. Raises ChannelClosed when the queue is absent or not ours to read."""
+        self._prefetch = prefetch
         await self._channel.qos(prefetch)
         self._consumer_tag = await self._channel.consume(queue, self._on_delivery, on_cancelled=self._on_cancelled)
 
@@ -128,7 +146,10 @@ class LaneChannel:
     def _on_delivery(self, delivery: Delivery) -> None:
         self._tracker.delivered(delivery.delivery_tag)
         self.held += 1
+        if self.held >= self._prefetch:
+            self.was_full = True
         messages = messages_of(delivery)
+        self.per_message += (len(messages) - self.per_message) * _LATEST
         if len(messages) > 1:
             self._unsettled[delivery.delivery_tag] = len(messages)
         self._accept(messages, self)
@@ -139,6 +160,11 @@ class LaneChannel:
     def _lost(self) -> None:
         self.open = False
         self.held = 0
+        """Messages."""
+        self.was_full = False
+        """Whether the broker gave all it may at some time since its queue was last seen empty."""
+        self.per_message = 1.0
+        """Requests in a message, on average of the latest."""
         self.ended.set()
         self._empty.set()
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from modelmq.amqp import Connection
+from modelmq.control import LaneReport
 from modelmq.errors import BrokerError, NotFound
 from modelmq.events import Emit, MessageRefused, QueueMissing
 from modelmq.messages import LANES, Lane
@@ -20,6 +21,7 @@ from modelmq.settings import WorkerSettings
 from modelmq.topology import ModelRoute, queue_name
 from modelmq.worker import answers, intake
 from modelmq.worker.confirmed import ConfirmedPublisher
+from modelmq.worker.depth import Counted
 from modelmq.worker.intake import Clock, Refusal, Rules
 from modelmq.worker.item import Message, WorkItem
 from modelmq.worker.lane import LaneChannel
@@ -121,6 +123,27 @@ class ServedQueue:
         """Wait until nothing is held over this connection any more."""
         while tasks := [task for task, of in self._tasks.items() if of is connection]:
             await asyncio.wait(tasks)
+
+    def full(self) -> Iterator[str]:
+        """The queues that gave all they may since they were last known to be empty, so that more may wait there."""
+        return (queue_name(self._route, lane) for lane, channel in self._lanes.items() if channel.was_full)
+
+    def emptied(self, counted: Counted) -> None:
+        """Depths of this very moment: what is empty is not full any more."""
+        for lane, channel in self._lanes.items():
+            if counted.get(queue_name(self._route, lane)) == 0:
+                channel.seen_empty()
+
+    def report(self, counted: Counted) -> Iterator[LaneReport]:
+        """What waits and what is held, per lane that is not empty; `counted` are depths of this very moment."""
+        for lane in LANES:
+            channel = self._lanes.get(lane)
+            if channel is None or not channel.open:
+                yield LaneReport(self.model, lane, None)
+                continue
+            ready = counted.get(queue_name(self._route, lane), None if channel.was_full else 0)
+            if ready != 0 or channel.held:
+                yield LaneReport(self.model, lane, ready, channel.requests, round(channel.per_message, 2))
 
     def changed(self) -> None:
         """A version's state changed: start or stop consuming."""

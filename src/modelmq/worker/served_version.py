@@ -30,6 +30,7 @@ from modelmq.runtimes import ModelSettings, ModelSource
 from modelmq.settings import WorkerSettings
 from modelmq.worker import answers, executor, restarts, retry
 from modelmq.worker.batcher import Batcher
+from modelmq.worker.capacity import Capacity
 from modelmq.worker.executor import Died, ModelProcess
 from modelmq.worker.halving import Halving
 from modelmq.worker.intake import Clock, log_id
@@ -47,10 +48,11 @@ _DEFAULTS = ModelSettings()
 class _Batch:
     """Requests being computed together, how far that is, and what became of those that are finished."""
 
-    __slots__ = ("items", "plan", "started_s", "tally")
+    __slots__ = ("full", "items", "plan", "started_s", "tally")
 
-    def __init__(self, items: Sequence[WorkItem], plan: Halving[WorkItem], started_s: float) -> None:
+    def __init__(self, items: Sequence[WorkItem], plan: Halving[WorkItem], started_s: float, *, full: bool) -> None:
         self.items = items
+        self.full = full
         self.plan = plan
         self.started_s = started_s
         self.tally: Counter[str] = Counter()
@@ -89,6 +91,7 @@ class ServedVersion:
         self._running = 0
         self._restarts = RestartCount(restarts.most_deaths(self.max_rows, settings.max_attempts))
         self._rate = Rate()
+        self._capacity = Capacity()
         self._process: ModelProcess | None = None
         self._wake = asyncio.Event()
         self._hurry = False
@@ -130,6 +133,7 @@ class ServedVersion:
             metadata=self._metadata() if self.signature is not _UNKNOWN else None,
             pending=len(self._batcher) + self._running,
             completed_per_s=per_s,
+            capacity_per_s=self._capacity.per_s,
             bundle_limit=bundle_limit(per_s, prefetch, self.max_rows if self.signature.batched else 1),
             routing_key=source.settings.routing_key or "",
         )
@@ -228,9 +232,9 @@ class ServedVersion:
 
     async def _compute(self, items: Sequence[WorkItem]) -> None:
         """Run a batch, and what is left of it, until each of its requests is settled, about to be, or given back."""
-        batch = _Batch(items, Halving(items, max_attempts=self._settings.max_attempts), time.monotonic())
+        plan = Halving(items, max_attempts=self._settings.max_attempts)
+        batch = _Batch(items, plan, time.monotonic(), full=self._is_full(items))
         self._running += len(items)
-        plan = batch.plan
         while current := plan.next():
             result = await self._execute(current)
             if isinstance(result, dict):
@@ -253,6 +257,11 @@ class ServedVersion:
                     break
             self._drop_unwanted(plan, batch.tally)
         self._tell_finished(batch, time.monotonic())
+
+    def _is_full(self, items: Sequence[WorkItem]) -> bool:
+        """Whether it is all that could be in it, or others are left to wait: then its time tells what can be done."""
+        rows = sum(item.rows for item in items)
+        return not self.signature.batched or rows >= self.source.batch.max_batch_size or len(self._batcher) > 0
 
     async def _execute(self, items: Sequence[WorkItem]) -> Tensors | Raised | Died:
         """The outputs of all, or why there are none."""
@@ -307,6 +316,7 @@ class ServedVersion:
     def _tell_finished(self, batch: _Batch, ended_s: float) -> None:
         items, tally = batch.items, batch.tally
         self._rate.add(tally.total(), ended_s)
+        self._capacity.finished(tally.total(), items[0].received_s, ended_s, full=batch.full)
         self._emit(
             BatchFinished(
                 model=self.source.name,

@@ -25,6 +25,7 @@ from modelmq.runtimes import Catalog, ModelSource, scan
 from modelmq.settings import Settings
 from modelmq.topology import DEFAULT_ROLE, control_queue, user_name
 from modelmq.worker.confirmed import ConfirmedPublisher
+from modelmq.worker.depth import Counted, DepthCounter
 from modelmq.worker.hello import Control
 from modelmq.worker.proving import ProvingPublisher
 from modelmq.worker.reply_address import rules_of
@@ -56,6 +57,8 @@ class Worker:
         self.connection: Connection | None = None
         around = Surroundings(settings.worker, emit, self._confirmed, self._proving, replies, self._on_change)
         self.queues = [ServedQueue(versions, around) for versions in _by_model(self._sources())]
+        self._depths = DepthCounter(self._full, self._tell_depths)
+        self._counted: Counted = {}
         queue = control_queue(settings.worker.role, self.name)
         self._control = Control(queue, self._report, self._cancel, self._proving, replies, emit)
 
@@ -104,6 +107,7 @@ class Worker:
         self.connection = connection
         self._spawn(self._confirmed.run(connection, self._stopping))
         self._spawn(self._control.run(connection, self._stopping))
+        self._spawn(self._depths.run(connection, self._stopping))
         for queue, lanes in zip(self.queues, opened, strict=True):
             queue.attach(connection, lanes)
         if takes_over:
@@ -150,7 +154,20 @@ class Worker:
             for queue in self.queues
             for version in queue.versions.values()
         )
-        return WorkerReport(self.name, self._settings.worker.role, reports)
+        lanes = tuple(lane for queue in self.queues for lane in queue.report(self._counted))
+        self._depths.ask()
+        return WorkerReport(self.name, self._settings.worker.role, reports, lanes)
+
+    def _full(self) -> list[str]:
+        return [name for queue in self.queues for name in queue.full()]
+
+    def _tell_depths(self, counted: Counted) -> None:
+        """To all gateways at once, while it is true."""
+        self._counted = counted
+        self._control.push()
+        self._counted = {}
+        for queue in self.queues:
+            queue.emptied(counted)
 
     def _cancel(self, reply_to: str, correlation_id: str) -> None:
         for queue in self.queues:

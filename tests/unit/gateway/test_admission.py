@@ -17,12 +17,12 @@ def test_the_rules_are_those_of_the_settings() -> None:
 
 
 def test_full_is_told_before_anything_else() -> None:
-    admit(1, None, RULES)
+    admit(1, 1, None, RULES)
     with pytest.raises(Overloaded, match="2 requests") as caught:
-        admit(2, "It is closed.", RULES)
+        admit(2, 0, "It is closed.", RULES)
     assert caught.value.retry_after_s
     with pytest.raises(Unavailable, match=r"^It is closed\.$") as refused:
-        admit(0, "It is closed.", RULES)
+        admit(0, 0, "It is closed.", RULES)
     assert refused.value.retry_after_s
 
 

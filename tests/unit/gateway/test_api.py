@@ -14,6 +14,7 @@ from modelmq.errors import ModelFailed, NotFound
 from modelmq.events import Event, RequestAnswered
 from modelmq.gateway.admission import Rules
 from modelmq.gateway.api import Api
+from modelmq.gateway.backlog import Backlogs, QueueLimits
 from modelmq.gateway.registry import Registry
 from modelmq.http import HttpRequest, HttpResponse
 from modelmq.metadata import ModelMetadata, Signature
@@ -63,7 +64,8 @@ def state() -> list[tuple[bool, str]]:
 
 @pytest.fixture
 async def api(asker: Answering, registry: Registry, events: list[Event], state: list[tuple[bool, str]]) -> Api:
-    return Api(asker, registry, Rules(10, 60.0, 600.0), events.append, lambda: state[-1], b"{}")
+    backlogs = Backlogs(QueueLimits(10_000, 2**30))
+    return Api(asker, registry, backlogs, Rules(10, 60.0, 600.0), events.append, lambda: state[-1], b"{}")
 
 
 def post(target: bytes = b"/v2/models/m/infer", body: bytes = BODY, **headers: str) -> HttpRequest:

@@ -1,0 +1,47 @@
+"""How many requests per second a model can do, as far as that is known: learnt only while it had enough to do.
+
+A model that is asked once a minute is not slow, and small batches do not tell what full ones would. So only batches
+count that were full, or that left others waiting, and only the time the model was busy with them. Pure; seconds of a
+monotonic clock.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+SLICE_S = 0.1
+"""Of busy time: what a model does in less is summed up first."""
+SLICES = 10
+"""So many are remembered: a second of work for a fast model, ten batches for a slow one. Then a stall is forgotten."""
+
+
+class Capacity:
+    """What one version of a model showed that it can do."""
+
+    def __init__(self) -> None:
+        self._slices: deque[tuple[int, float]] = deque(maxlen=SLICES)
+        self._count = 0
+        self._busy_s = 0.0
+        self._ended_s = float("-inf")
+
+    def finished(self, count: int, waited_since_s: float, ended_s: float, *, full: bool) -> None:
+        """A batch of so many requests, of which the oldest was there since `waited_since_s`, has ended.
+
+        `full`: no more could have been in it, or others were left to wait.
+        """
+        # While it waited for the batch before, the model was busy with that one.
+        began_s = max(waited_since_s, self._ended_s)
+        self._ended_s = max(ended_s, self._ended_s)
+        if not full:
+            return
+        self._count += count
+        self._busy_s += max(0.0, ended_s - began_s)
+        if self._busy_s >= SLICE_S:
+            self._slices.append((self._count, self._busy_s))
+            self._count, self._busy_s = 0, 0.0
+
+    @property
+    def per_s(self) -> float:
+        """Requests per busy second; 0 while it is not known."""
+        busy_s = sum(seconds for _, seconds in self._slices)
+        return round(sum(count for count, _ in self._slices) / busy_s, 3) if busy_s > 0 else 0.0
