@@ -133,7 +133,14 @@ def test_replies_cut_from_a_batch_are_those_written_one_by_one(
         patch.setattr(answers, "WRITTEN_AT_ONCE", 10**6 if whole else -1)
         together = answers.successes(items, outputs, SOURCE, limit)
     parts = split(outputs, sizes, "m")
-    assert together == [answers.success(item, part, SOURCE, limit) for item, part in zip(items, parts, strict=True)]
+    alone = [answers.success(item, part, SOURCE, limit) for item, part in zip(items, parts, strict=True)]
+    assert list(map(said, together)) == list(map(said, alone))
+
+
+def said(answer: Answer) -> tuple[str, str, bytes]:
+    """Of a reply that is too large, not how much: what is written alone is not written out to learn that."""
+    too_large = answer.code == "failed" and answer.error.startswith("The reply of model m has")
+    return answer.outcome, answer.code, b"too large" if too_large else answer.body
 
 
 def request(x: np.ndarray, request_id: str | None, outputs: tuple[str, ...] = ()) -> WorkItem:

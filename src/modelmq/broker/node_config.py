@@ -156,9 +156,11 @@ def render_advanced() -> str:
     """advanced.config: what rabbitmq.conf has no key for.
 
     A channel may have 32 unconfirmed publishes to one quorum queue before its whole connection is made to wait; a
-    gateway has one connection for many models.
+    gateway has one connection for many models. A request that comes back from a delay to a queue that is full is tried
+    again only after three minutes, and some of them hold up all others of that delay.
     """
-    return "[{rabbit, [{quorum_commands_soft_limit, 256}]}].\n"
+    settings = "{quorum_commands_soft_limit, 256}, {dead_letter_worker_publisher_confirm_timeout, 10000}"
+    return f"[{{rabbit, [{settings}]}}].\n"
 
 
 def render_plugins(*, client_certificates: bool = False) -> str:
