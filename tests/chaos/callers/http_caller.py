@@ -1,0 +1,104 @@
+"""Asks over HTTP, through several gateways; goes on to the next one when one refuses the connection."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from http import HTTPStatus
+
+from tests.chaos import ledger
+from tests.chaos.callers.caller import Caller
+from tests.chaos.callers.http_connection import HttpConnection, Response
+from tests.chaos.question import Question, answer_of, body_of
+
+_CODES = {
+    400: "invalid", 404: "not_found", 413: "too_large", 415: "unsupported", 429: "overloaded", 500: "failed",
+    503: "unavailable", 504: "expired",
+}  # fmt: skip
+_PATIENCE_S = 4.0
+_CONNECT_S = 2.0
+
+
+async def run(caller: Caller) -> None:
+    """Until told to end."""
+    await caller.run(_Pool(caller).ask)
+
+
+class _Pool:
+    def __init__(self, caller: Caller) -> None:
+        self._caller = caller
+        self._idle: list[list[HttpConnection]] = [[] for _ in caller.plan.addresses]
+        self._turn = caller.plan.number
+
+    async def ask(self, question: Question) -> None:
+        """One request, to its one outcome."""
+        self._turn += 1
+        asking = asyncio.ensure_future(self._ask(question))
+        if self._caller.withdraws():
+            done, _ = await asyncio.wait([asking], timeout=0.02)
+            if not done:
+                asking.cancel()
+                self._caller.ended(question.id, ledger.WITHDRAWN)
+                return
+        await asking
+
+    async def _ask(self, question: Question) -> None:
+        count = len(self._idle)
+        for step in range(3 * count):
+            index = (self._turn + step) % count
+            via = f"gateway-{index}"
+            left_s = question.deadline - time.monotonic()
+            try:
+                connection = await self._connected(index)
+            except (OSError, TimeoutError):
+                await asyncio.sleep(0.05 if step < count else 0.3)
+                continue
+            try:
+                asked = connection.ask(_request(question, max(0.001, left_s)))
+                response = await asyncio.wait_for(asked, left_s + _PATIENCE_S)
+            except ConnectionError:
+                self._caller.ended(question.id, ledger.UNKNOWN, via=via)
+            except TimeoutError:
+                self._caller.ended(question.id, ledger.NONE, via=via)
+            else:
+                if connection.open:
+                    self._idle[index].append(connection)
+                self._told(question, response, via)
+            return
+        self._caller.ended(question.id, "unavailable")
+
+    async def _connected(self, index: int) -> HttpConnection:
+        idle = self._idle[index]
+        while idle:
+            connection = idle.pop()
+            if connection.open:
+                return connection
+        host, port = self._caller.plan.addresses[index]
+
+        def stray(data: bytes) -> None:
+            self._caller.stray(f"gateway-{index}", repr(data))
+
+        connecting = asyncio.get_running_loop().create_connection(lambda: HttpConnection(stray), host, port)
+        _, connection = await asyncio.wait_for(connecting, _CONNECT_S)
+        return connection
+
+    def _told(self, question: Question, response: Response, via: str) -> None:
+        status, body = response
+        if status == HTTPStatus.OK:
+            self._caller.ended(question.id, ledger.OK, answer_of(body), via)
+            return
+        code = _CODES.get(status, f"status {status}")
+        if status == HTTPStatus.INTERNAL_SERVER_ERROR and b"dead-letter queue" in body:
+            code = "dead"
+        said = "" if code in ("overloaded", "unavailable", "expired", "dead") else body[:200].decode("utf-8", "replace")
+        self._caller.ended(question.id, code, said, via)
+
+
+def _request(question: Question, timeout_s: float) -> bytes:
+    body = body_of(question)
+    head = (
+        f"POST /v2/models/{question.model}/infer HTTP/1.1\r\nhost: chaos\r\ncontent-type: application/json\r\n"
+        f"inference-timeout-ms: {int(timeout_s * 1000)}\r\nx-request-id: {question.id}\r\n"
+        f"content-length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body

@@ -1,0 +1,63 @@
+"""The models of the run, written as a user would write them: a folder per model, a `model.py`, a `model.toml`.
+
+`fast` is what most callers ask. `slow` sleeps. `frail` is asked what ends its process, among innocent questions.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tests.chaos.question import FACTOR, PRIME, SALTS
+
+MAX_RUN_S = 1.0
+"""Longer is hung: short, as everybody who asks `frail` waits for it."""
+
+_CODE = f"""
+import os, signal, time
+from zlib import crc32
+import numpy as np
+
+CRASH, HANG, MEMORY, SLOW, RAISE, RETRY = range(1, 7)
+
+
+class Model:
+    inputs = {{"x": ("INT64", [-1, 2])}}
+    outputs = {{"y": ("INT64", [-1, 2])}}
+
+    def load(self, folder):
+        self.salt = crc32(folder.parent.name.encode()) % {SALTS}
+
+    def predict(self, batch):
+        numbers, acts = batch["x"].T
+        for act in acts[acts > 0]:
+            self.act(act)
+        REST
+        return {{"y": np.stack([numbers, (numbers * {FACTOR} + self.salt) % {PRIME}], axis=1)}}
+
+    def act(self, act):
+        if act == CRASH:
+            os._exit(3)
+        if act == HANG:
+            time.sleep(3600)
+        if act == MEMORY:  # what the kernel does to who takes too much
+            os.kill(os.getpid(), signal.SIGKILL)
+        if act == SLOW:
+            time.sleep(0.2)
+        if act == RAISE:
+            raise ValueError("as asked")
+"""
+
+NAMES = ("fast", "slow", "frail")
+
+
+def write(folder: Path) -> None:
+    """All of them."""
+    _write(folder / "fast", "pass", f"max_run_s = {MAX_RUN_S}\nmax_batch_size = 64\n")
+    _write(folder / "slow", "time.sleep(0.02)", f"max_run_s = {MAX_RUN_S + 2}\nmax_batch_size = 8\n")
+    _write(folder / "frail", "pass", f"max_run_s = {MAX_RUN_S}\nmax_batch_size = 16\n")
+
+
+def _write(folder: Path, rest: str, settings: str) -> None:
+    (folder / "1").mkdir(parents=True)
+    (folder / "1" / "model.py").write_text(_CODE.replace("REST", rest))
+    (folder / "model.toml").write_text(settings)

@@ -1,0 +1,141 @@
+"""Carries out faults: thin actions on processes, links and the broker, each with the evidence that it struck."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+from tests.chaos.account import Struck
+from tests.chaos.schedule import Fault
+from tests.chaos.stage import Stage
+
+_AFTERMATH_S = 0.5
+"""After a fault is over, connections may still end because of it."""
+_READY_S = 60.0
+_SLOW_BYTES_PER_S = 500
+
+
+class Nemesis:
+    """Strikes one stage."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage = stage
+        self._actions: Mapping[str, Callable[[Fault], Awaitable[None]]] = {
+            "worker-kill": self._kill,
+            "gateway-kill": self._kill,
+            "worker-stop": self._stop,
+            "gateway-stop": self._stop,
+            "child-kill": self._kill_child,
+            "child-stop": self._stop_child,
+            "link-cut": self._cut,
+            "link-reset": self._reset,
+            "link-stall": self._stall,
+            "link-slow": self._slow,
+            "broker-restart": lambda _: stage.broker.restart(),
+            "broker-kill": lambda _: stage.broker.kill(),
+            "memory-alarm": self._alarm,
+            "disk-alarm": self._alarm,
+            "replies-refused": self._refuse_replies,
+        }
+        self._children_lost = 0
+
+    def victims(self) -> Mapping[str, Sequence[str]]:
+        """Whom each kind may strike."""
+        services = self._stage.services
+        workers = [name for name in services if name.startswith("worker")]
+        gateways = [name for name in services if name.startswith("gateway")]
+        links = list(self._stage.links)
+        by_prefix = {"worker": workers, "child": workers, "gateway": gateways, "link": links}
+        return {kind: by_prefix.get(kind.partition("-")[0], ()) for kind in self._actions}
+
+    async def strike(self, fault: Fault) -> Struck:
+        """Returns when the fault is over; what it broke may take longer to mend."""
+        before, children = self._stage.ended(), self._children_lost
+        in_flight, at = self._stage.standing().in_flight, time.monotonic()
+        await self._actions[fault.kind](fault)
+        await asyncio.sleep(_AFTERMATH_S)
+        lost = dict(self._stage.ended() - before)
+        if self._children_lost > children:
+            lost["processes of models"] = self._children_lost - children
+        return Struck(fault.number, fault.kind, fault.victim, at, time.monotonic(), in_flight, lost)
+
+    async def _kill(self, fault: Fault) -> None:
+        service = self._stage.services[fault.victim]
+        lives = len(service.lives)
+        service.kill()
+        async with asyncio.timeout(_READY_S):
+            while len(service.lives) == lives:  # noqa: ASYNC110 - the process is gone; its end is about to be seen
+                await asyncio.sleep(0.01)
+            await service.up.wait()
+
+    async def _stop(self, fault: Fault) -> None:
+        service = self._stage.services[fault.victim]
+        pid = service.kill(signal.SIGSTOP)
+        await asyncio.sleep(fault.lasts_s)
+        if pid and pid == service.pid:
+            service.kill(signal.SIGCONT)
+
+    async def _kill_child(self, fault: Fault) -> None:
+        self._signal_child(fault, signal.SIGKILL)
+        self._children_lost += 1
+
+    async def _stop_child(self, fault: Fault) -> None:
+        pid = self._signal_child(fault, signal.SIGSTOP)
+        await asyncio.sleep(fault.lasts_s)
+        service = self._stage.services[fault.victim]
+        if pid in service.children():  # nothing was asked of it, so nobody noticed
+            _signal(pid, signal.SIGCONT)
+        elif pid:
+            self._children_lost += 1
+
+    def _signal_child(self, fault: Fault, number: int) -> int:
+        children = sorted(self._stage.services[fault.victim].children())
+        if not children:
+            return 0
+        pid = children[int(fault.dice * len(children))]
+        return pid if _signal(pid, number) else 0
+
+    async def _cut(self, fault: Fault) -> None:
+        self._stage.links[fault.victim].cut()
+
+    async def _reset(self, fault: Fault) -> None:
+        self._stage.links[fault.victim].reset()
+
+    async def _stall(self, fault: Fault) -> None:
+        link = self._stage.links[fault.victim]
+        link.stall()
+        await asyncio.sleep(fault.lasts_s)
+        link.release()
+
+    async def _slow(self, fault: Fault) -> None:
+        link = self._stage.links[fault.victim]
+        link.bytes_per_s = _SLOW_BYTES_PER_S
+        await asyncio.sleep(fault.lasts_s)
+        link.bytes_per_s = 0
+
+    async def _alarm(self, fault: Fault) -> None:
+        broker, kind = self._stage.broker, fault.kind.partition("-")[0]
+        await broker.raise_alarm(kind)  # type: ignore[arg-type]
+        try:
+            await asyncio.sleep(fault.lasts_s)
+        finally:
+            await broker.clear_alarm(kind)  # type: ignore[arg-type]
+
+    async def _refuse_replies(self, fault: Fault) -> None:
+        for word, pause_s in (("pause", fault.lasts_s), ("resume", 0.0)):
+            for caller in self._stage.callers:
+                if caller.plan.kind == "pika":
+                    caller.tell(word)
+            await asyncio.sleep(pause_s)
+
+
+def _signal(pid: int, number: int) -> bool:
+    import os  # noqa: PLC0415
+
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return False
+    return True
