@@ -184,7 +184,8 @@ def _allowed(mark: str) -> frozenset[str]:
 def _accounted_for(request: Request, letters: Mapping[str, int], expired: frozenset[str]) -> list[Violation]:
     """A producer's: what was confirmed has come to an end that can be seen."""
     id_, found = request.invoke.id, []
-    if request.settled == "confirmed" and not (request.outcomes or letters.get(id_) or id_ in expired):
+    answered = any(outcome.code != ledger.NONE for outcome in request.outcomes)
+    if request.settled == "confirmed" and not (answered or letters.get(id_) or id_ in expired):
         said = f"confirmed by the broker, asked of {request.invoke.model}; not answered, dead-lettered or expired"
         found.append(Violation("lost", id_, said))
     firsts = [outcome for outcome in request.outcomes if not outcome.again]

@@ -146,10 +146,13 @@ class Caller:
         self._ledger.add(Stray(time.monotonic(), via, said[:200]))
 
     def give_up(self) -> None:
-        """Requests whose deadline is long over have no answer."""
+        """Requests whose deadline is long over have no answer. A producer's may still come; it only waits no more."""
         now = time.monotonic()
         for question in [each for each in self.in_flight.values() if each.deadline + _PATIENCE_S < now]:
-            self.ended(question.id, ledger.NONE)
+            if self.plan.kind == "pika":
+                del self.in_flight[question.id]
+            else:
+                self.ended(question.id, ledger.NONE)
 
     async def _keep(self) -> None:
         tell_at = flushed = time.monotonic()

@@ -27,10 +27,10 @@ async def run(caller: Caller) -> None:
                 done, _ = await asyncio.wait([asking], timeout=0.02)
                 if not done:
                     asking.cancel()
-                    caller.ended(question.id, ledger.WITHDRAWN)
-                    return
             try:
                 body = await asyncio.wait_for(asking, left_s + _PATIENCE_S)
+            except asyncio.CancelledError:
+                caller.ended(question.id, ledger.WITHDRAWN)
             except RequestError as error:
                 caller.ended(question.id, error.code, "" if error.retryable else error.message[:200])
             except TimeoutError:

@@ -37,10 +37,17 @@ class _Pool:
         if self._caller.withdraws():
             done, _ = await asyncio.wait([asking], timeout=0.02)
             if not done:
-                asking.cancel()
-                self._caller.ended(question.id, ledger.WITHDRAWN)
+                await self._withdraw(question, asking)
                 return
         await asking
+
+    async def _withdraw(self, question: Question, asking: asyncio.Future[None]) -> None:
+        """Hang up, unless the answer is here already."""
+        asking.cancel()
+        try:
+            await asking
+        except asyncio.CancelledError:
+            self._caller.ended(question.id, ledger.WITHDRAWN)
 
     async def _ask(self, question: Question) -> None:
         count = len(self._idle)
