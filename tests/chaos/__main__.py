@@ -13,9 +13,10 @@ from pathlib import Path
 
 import uvloop
 
-from tests.chaos.run import Goal, Result, counts, run, say_to
+from tests.chaos.run import Goal, run, say_to
 from tests.chaos.schedule import SINGLE_NODE_KINDS
 from tests.chaos.stage import Shape
+from tests.chaos.summary import write
 from tests.chaos.watch import watched
 
 
@@ -41,22 +42,9 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))  # so that everything is ended
     with watched(folder), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         result = runner.run(run(folder, Shape(), goal, seed, say))
-    _tell(result)
+    summary = write(folder, result, Shape())
+    sys.stdout.write(summary)
     return 1 if result.verdict.violations else 0
-
-
-def _tell(result: Result) -> None:
-    verdict = result.verdict
-    out = sys.stdout.write
-    out(f"asked {verdict.asked}, accepted {verdict.accepted}, {len(result.faults)} faults, ")
-    out(f"{sum(map(counts, result.faults))} of which struck\n")
-    for kind, codes in verdict.codes.items():
-        out(f"  {kind}: " + ", ".join(f"{code} {count}" for code, count in codes.most_common()) + "\n")
-    out(f"dead letters {verdict.letters} ({verdict.letters_twice} twice), expired in the broker ")
-    out(f"{verdict.expired_in_broker}, replies seen twice {verdict.seen_twice}\n")
-    for violation in verdict.violations[:40]:
-        out(f"VIOLATION {violation.kind}: {violation.id} {violation.said}\n")
-    out(f"{len(verdict.violations)} violations\n")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import msgspec
 
+AT_LEAST_IN_FLIGHT = 32
+"""With fewer under way a fault does not count."""
+
 
 class DeadLetter(msgspec.Struct, frozen=True):
     """One message of a dead-letter queue."""
@@ -37,4 +40,9 @@ class Struck(msgspec.Struct, frozen=True):
     in_flight: int
     """Requests under way when it struck, as the callers told last."""
     lost: dict[str, int] = {}
-    """Evidence: processes and connections that ended between `at` and `until`, deliveries that came again."""
+    """Evidence: processes and connections that ended between `at` and `until`, what was refused meanwhile."""
+
+    @property
+    def counts(self) -> bool:
+        """Whether it struck: enough was under way, and something was lost."""
+        return self.in_flight >= AT_LEAST_IN_FLIGHT and sum(self.lost.values()) > 0

@@ -8,6 +8,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from tests.chaos.account import Struck
+from tests.chaos.broker import REPLY_QUEUE_LENGTH
 from tests.chaos.schedule import Fault
 from tests.chaos.stage import Stage
 
@@ -40,6 +41,7 @@ class Nemesis:
             "replies-refused": self._refuse_replies,
         }
         self._children_lost = 0
+        self._replies_refused = 0
 
     def victims(self) -> Mapping[str, Sequence[str]]:
         """Whom each kind may strike."""
@@ -59,6 +61,8 @@ class Nemesis:
         lost = dict(self._stage.ended() - before)
         if self._children_lost > children:
             lost["processes of models"] = self._children_lost - children
+        if self._replies_refused:
+            lost["replies refused"], self._replies_refused = self._replies_refused, 0
         return Struck(fault.number, fault.kind, fault.victim, at, time.monotonic(), in_flight, lost)
 
     async def _kill(self, fault: Fault) -> None:
@@ -124,11 +128,15 @@ class Nemesis:
             await broker.clear_alarm(kind)  # type: ignore[arg-type]
 
     async def _refuse_replies(self, fault: Fault) -> None:
-        for word, pause_s in (("pause", fault.lasts_s), ("resume", 0.0)):
-            for caller in self._stage.callers:
-                if caller.plan.kind == "pika":
-                    caller.tell(word)
-            await asyncio.sleep(pause_s)
+        """The producer stops reading until its queue is full; what is replied then, the broker does not take."""
+        (caller,) = (each for each in self._stage.callers if each.plan.kind == "pika")
+        caller.tell("pause")
+        try:
+            await asyncio.sleep(fault.lasts_s)
+            waiting = (await self._stage.broker.waiting())[caller.plan.reply_queue]
+            self._replies_refused = max(0, waiting - REPLY_QUEUE_LENGTH + 1)
+        finally:
+            caller.tell("resume")
 
 
 def _signal(pid: int, number: int) -> bool:

@@ -5,22 +5,22 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
+from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
 
 from tests.chaos import schedule
-from tests.chaos.account import Account, Struck
-from tests.chaos.checker import Verdict, check
+from tests.chaos.account import AT_LEAST_IN_FLIGHT, Account, Struck
+from tests.chaos.checker import History, Verdict, check
 from tests.chaos.ledger import read_all
 from tests.chaos.nemesis import Nemesis
 from tests.chaos.schedule import Fault
 from tests.chaos.stage import Shape, Stage
+from tests.chaos.timeline import in_flight_at, refused_at
 
-AT_LEAST_IN_FLIGHT = 32
-"""With fewer under way a fault does not count."""
 _WELL_PATIENCE_S = 15.0
 _REST_S = 60.0
 """The longest that what is under way may take, once nothing more is asked."""
@@ -50,6 +50,8 @@ class Result(msgspec.Struct, frozen=True):
     verdict: Verdict
     statuses: dict[str, int]
     """Exit statuses of services at the end."""
+    rabbitmq: str = ""
+    """Its version."""
 
 
 async def run(folder: Path, shape: Shape, goal: Goal, seed: int, say: Say) -> Result:
@@ -69,10 +71,23 @@ async def run(folder: Path, shape: Shape, goal: Goal, seed: int, say: Say) -> Re
     finally:
         left = await stage.stop()
     account = msgspec.structs.replace(account, processes=left)
-    verdict = check(read_all(stage.ledgers()), account, faults)
-    result = Result(seed, began_at, ended_at, tuple(faults), account, verdict, statuses)
+    history = read_all(stage.ledgers())
+    faults = with_evidence(history, faults)
+    verdict = check(history, account, faults)
+    result = Result(seed, began_at, ended_at, tuple(faults), account, verdict, statuses, stage.broker.node.version)
     (folder / "result.json").write_bytes(msgspec.json.encode(result))
     return result
+
+
+def with_evidence(history: History, faults: Sequence[Struck]) -> list[Struck]:
+    """What the ledgers tell: how much was under way at each, and what an alarm made the gateways refuse."""
+    refused = refused_at(history)
+    found = []
+    for fault, in_flight in zip(faults, in_flight_at(history, [each.at for each in faults]), strict=True):
+        count = bisect_right(refused, fault.until) - bisect_left(refused, fault.at)
+        lost = fault.lost | ({"requests refused": count} if fault.kind.endswith("-alarm") and count else {})
+        found.append(msgspec.structs.replace(fault, in_flight=in_flight, lost=lost))
+    return found
 
 
 async def _strike(stage: Stage, goal: Goal, faults: list[Struck], say: Say) -> None:
@@ -106,12 +121,7 @@ def _lacks(goal: Goal, faults: list[Struck], fault: Fault) -> bool:
 
 
 def _lacks_kind(goal: Goal, faults: list[Struck], kind: str) -> bool:
-    return Counter(each.kind for each in faults if counts(each))[kind] < goal.each
-
-
-def counts(struck: Struck) -> bool:
-    """Whether a fault struck: enough was under way, and something was lost."""
-    return struck.in_flight >= AT_LEAST_IN_FLIGHT and sum(struck.lost.values()) > 0
+    return Counter(each.kind for each in faults if each.counts)[kind] < goal.each
 
 
 async def _until_well(stage: Stage, fault: Fault) -> None:
