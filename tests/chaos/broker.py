@@ -1,4 +1,4 @@
-"""The broker of a run: one private node with the real topology, what can be done to it, and what is left in it.
+"""What the broker of a run holds: the real topology at first, what is left of the requests at the end.
 
 The topology, the users and their rights are those that `modelmq topology apply` makes; beside them stands one producer
 with a durable reply queue of its own, as an AMQP application would have one.
@@ -7,28 +7,23 @@ with a durable reply queue of its own, as an AMQP application would have one.
 from __future__ import annotations
 
 import asyncio
-import os
 import secrets
-import signal
-import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
 
 import httpx
-import msgspec
 import pika
 
-from modelmq.broker.install import locate
 from modelmq.broker.management import connect
-from modelmq.broker.node import NodeSpec, RunningNode, start
-from modelmq.broker.processes import identify, wait
 from modelmq.provision.apply import provision
 from modelmq.runtimes import scan
 from modelmq.settings import Settings
 from modelmq.supervisor.private_node import with_node
 from modelmq.supervisor.routes import routes_of
 from tests.chaos.account import Account, DeadLetter
+from tests.chaos.places import Place, evaluate
 
 Alarm = Literal["memory", "disk"]
 PRODUCER = "chaos-producer"
@@ -37,74 +32,39 @@ REPLY_QUEUE_LENGTH = 50
 """So short that a producer that stops reading for a while fills it: then the broker refuses replies."""
 _EXCLUSIVE = ("ml-worker.", "ml-gateway.", "amq.gen-")
 """Beginnings of queues that end with the connection that declared them."""
-_ALARMS = {
-    "memory": ("set_vm_memory_high_watermark", "absolute", "2048MB"),
-    "disk": ("set_disk_free_limit", "200MB"),
-}
-_RAISED = {"memory": ("set_vm_memory_high_watermark", "0.00001"), "disk": ("set_disk_free_limit", "100TB")}
 
 
 class Broker:
-    """Started by `start`; its node is another process after every restart, at the same ports."""
+    """What is in the broker at a place, whose nodes come and go."""
 
-    def __init__(self, folder: Path, settings: Settings, home: Path | None = None) -> None:
+    def __init__(self, place: Place, settings: Settings) -> None:
+        self.place = place
         self.settings = settings
         """With this broker in it, once it runs."""
         self.producer_password = secrets.token_urlsafe(12)
-        self._spec = NodeSpec(directory=folder / "node", home=home)
-        self._node: RunningNode | None = None
-
-    @property
-    def node(self) -> RunningNode:
-        """The one that runs, or ran last."""
-        assert self._node is not None
-        return self._node
-
-    @property
-    def port(self) -> int:
-        """Of AMQP, on the loopback address."""
-        return self.node.amqp_port
 
     async def start(self) -> None:
-        """The node and everything in it."""
-        await self._start()
-        self.settings = with_node(self.settings, self.node)
+        """The nodes and everything in them."""
+        await asyncio.to_thread(self.place.start)
+        self.settings = with_node(self.settings, self.place.node)
         await asyncio.to_thread(self._provision)
-
-    async def restart(self) -> None:
-        """In order, as an operator would."""
-        await asyncio.to_thread(self.node.stop)
-        await self._start()
-
-    async def kill(self) -> None:
-        """SIGKILL; then started again."""
-        await asyncio.to_thread(self.kill_node)
-        await self._start()
-
-    def kill_node(self) -> None:
-        """Only that; returns when the process is gone."""
-        process = identify(self.node.pid)
-        os.kill(self.node.pid, signal.SIGKILL)
-        if process is not None:
-            wait([process], 10)
-        self.node.stop()
-
-    async def start_again(self) -> None:
-        """After `kill_node`."""
-        await self._start()
 
     async def raise_alarm(self, kind: Alarm) -> None:
         """The broker takes nothing from whoever publishes."""
-        await asyncio.to_thread(self._control, *_RAISED[kind])
+        await self._alarm("set_alarm({Which, []})", kind)
 
     async def clear_alarm(self, kind: Alarm) -> None:
         """It does again."""
-        await asyncio.to_thread(self._control, *_ALARMS[kind])
+        await self._alarm("clear_alarm(Which)", kind)
+
+    async def _alarm(self, call: str, kind: Alarm) -> None:
+        """What the broker's own monitors of memory and disk do."""
+        expression = f"Which = {{resource_limit, {kind}, node()}}, rabbit_alarm:{call}."
+        await asyncio.to_thread(evaluate, self.place.node, expression)
 
     async def stop(self) -> None:
         """No process of it is left."""
-        if self._node is not None:
-            await asyncio.to_thread(self._node.stop)
+        await asyncio.to_thread(self.place.stop)
 
     async def waiting(self) -> dict[str, int]:
         """Messages that are ready, by queue."""
@@ -114,22 +74,14 @@ class Broker:
         """What is left once nothing runs any more; takes the letters out of their queues."""
         return await asyncio.to_thread(self._account)
 
-    async def _start(self) -> None:
-        self._node = await asyncio.to_thread(start, self._spec)
-        self._spec = msgspec.structs.replace(
-            self._spec,
-            amqp_port=self._node.amqp_port,
-            management_port=int(self._node.management_url.rpartition(":")[2]),
-        )
-
     def _provision(self) -> None:
         catalog = scan(Path(self.settings.models_dir))
         vhost = self.settings.broker.vhost
-        with connect(self.settings.broker) as management:
+        with connect(with_node(self.settings, self.place.node).broker) as management:
             provision(self.settings, routes_of(catalog), management)
         prefix = REPLY_PREFIX.replace(".", r"\.")
         with self._api() as api:
-            admin = self.node.admin_username
+            admin = self.place.node.admin_username
             self._put(api, f"permissions/{vhost}/{admin}", {"configure": ".*", "write": ".*", "read": ".*"})
             self._put(api, f"users/{PRODUCER}", {"password": self.producer_password, "tags": ""})
             rights = {"configure": "^$", "write": "^ml-model-exchange$", "read": f"^{prefix}"}
@@ -149,24 +101,18 @@ class Broker:
 
         await asyncio.to_thread(make)
 
-    def url_of(self, user: str, password: str, port: int) -> str:
-        """For a caller, through the proxy that listens on this port."""
+    def url_of(self, user: str, password: str, ports: Sequence[int]) -> str:
+        """For a caller, through the proxies that listen on these ports."""
         vhost = quote(self.settings.broker.vhost, safe="")
-        return f"amqp://{user}:{quote(password, safe='')}@127.0.0.1:{port}/{vhost}"
-
-    def _control(self, *command: str) -> None:
-        """`rabbitmqctl`, with the node's own environment, which tells it where the node is."""
-        pairs = Path(f"/proc/{self.node.pid}/environ").read_bytes().rstrip(b"\0").split(b"\0")
-        environment = {name.decode(): value.decode() for name, _, value in (pair.partition(b"=") for pair in pairs)}
-        tool = locate(os.environ).server.with_name("rabbitmqctl")
-        subprocess.run([tool, *command], env=environment, check=True, capture_output=True, timeout=60)
+        hosts = ",".join(f"127.0.0.1:{port}" for port in ports)
+        return f"amqp://{user}:{quote(password, safe='')}@{hosts}/{vhost}"
 
     def _waiting(self) -> dict[str, int]:
         with self._channel() as channel:
             return {name: channel.queue_declare(name, passive=True).method.message_count for name in self._queues()}
 
     def _queues(self) -> list[str]:
-        with connect(self.settings.broker) as management:
+        with connect(with_node(self.settings, self.place.node).broker) as management:
             names = [queue.name for queue in management.queues(self.settings.broker.vhost)]
         return [name for name in names if not name.startswith(_EXCLUSIVE)]
 
@@ -196,11 +142,13 @@ class Broker:
         return DeadLetter(id_, model, str(headers.get("reason") or headers.get("x-first-death-reason", "")))
 
     def _channel(self) -> _Channel:
-        return _Channel(self.url_of(self.node.admin_username, self.node.admin_password, self.port))
+        node = self.place.node
+        return _Channel(self.url_of(node.admin_username, node.admin_password, [node.amqp_port]))
 
     def _api(self) -> httpx.Client:
-        login = (self.node.admin_username, self.node.admin_password)
-        return httpx.Client(base_url=f"{self.node.management_url}/api/", auth=login, trust_env=False, timeout=30)
+        node = self.place.node
+        login = (node.admin_username, node.admin_password)
+        return httpx.Client(base_url=f"{node.management_url}/api/", auth=login, trust_env=False, timeout=30)
 
     def _put(self, api: httpx.Client, path: str, body: dict[str, object]) -> None:
         api.put(path, json=body).raise_for_status()

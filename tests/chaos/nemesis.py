@@ -9,8 +9,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from tests.chaos.account import Struck
 from tests.chaos.broker import REPLY_QUEUE_LENGTH
+from tests.chaos.places import OneNode, ThreeNodes
 from tests.chaos.schedule import Fault
 from tests.chaos.stage import Stage
+from tests.cluster import SIZE, Cluster
 
 _AFTERMATH_S = 0.5
 """After a fault is over, connections may still end because of it."""
@@ -34,8 +36,12 @@ class Nemesis:
             "link-reset": self._reset,
             "link-stall": self._stall,
             "link-slow": self._slow,
-            "broker-restart": lambda _: stage.broker.restart(),
-            "broker-kill": lambda _: stage.broker.kill(),
+            "broker-restart": self._restart_broker,
+            "broker-kill": self._kill_broker,
+            "node-restart": self._restart_node,
+            "node-kill": self._kill_node,
+            "node-stop": self._stop_node,
+            "partition": self._partition,
             "memory-alarm": self._alarm,
             "disk-alarm": self._alarm,
             "replies-refused": self._refuse_replies,
@@ -126,6 +132,44 @@ class Nemesis:
             await asyncio.sleep(fault.lasts_s)
         finally:
             await broker.clear_alarm(kind)  # type: ignore[arg-type]
+
+    async def _restart_broker(self, fault: Fault) -> None:
+        place = self._stage.broker.place
+        assert isinstance(place, OneNode)
+        await asyncio.to_thread(place.restart)
+
+    async def _kill_broker(self, fault: Fault) -> None:
+        place = self._stage.broker.place
+        assert isinstance(place, OneNode)
+        await asyncio.to_thread(place.kill)
+        await asyncio.to_thread(place.start)
+
+    async def _restart_node(self, fault: Fault) -> None:
+        cluster, index = self._node(fault)
+        await asyncio.to_thread(cluster.restart, index)
+        await asyncio.to_thread(cluster.restore)
+
+    async def _kill_node(self, fault: Fault) -> None:
+        cluster, index = self._node(fault)
+        await asyncio.to_thread(cluster.kill, index)
+        await asyncio.to_thread(cluster.restore)
+
+    async def _stop_node(self, fault: Fault) -> None:
+        cluster, index = self._node(fault)
+        await asyncio.to_thread(cluster.pause, index)
+        await asyncio.sleep(fault.lasts_s)
+        await asyncio.to_thread(cluster.restore)
+
+    async def _partition(self, fault: Fault) -> None:
+        cluster, index = self._node(fault)
+        await asyncio.to_thread(cluster.isolate, index)
+        await asyncio.sleep(fault.lasts_s)
+        await asyncio.to_thread(cluster.restore)
+
+    def _node(self, fault: Fault) -> tuple[Cluster, int]:
+        place = self._stage.broker.place
+        assert isinstance(place, ThreeNodes)
+        return place.cluster, int(fault.dice * SIZE)
 
     async def _refuse_replies(self, fault: Fault) -> None:
         """The producer stops reading until its queue is full; what is replied then, the broker does not take."""

@@ -17,35 +17,36 @@ _CONNECT_S = 2.0
 
 
 class Link:
-    """Listens on a port of its own, once started, and passes on to the target."""
+    """Listens on a port of its own for each target, once started, and passes on to it."""
 
-    def __init__(self, name: str, target: tuple[str, int]) -> None:
+    def __init__(self, name: str, *targets: tuple[str, int]) -> None:
         self.name = name
-        self.port = 0
+        self.ports = [0] * len(targets)
         self.ended = 0
         """Connections that have ended, for whatever reason."""
         self.bytes_per_s = 0
         """Of each direction of each connection while slowed; 0: as fast as it goes."""
         self.pairs: set[_Pair] = set()
-        self._target = target
-        self._server: asyncio.Server | None = None
+        self._targets = targets
+        self._servers: list[asyncio.Server] = []
 
     async def listen(self) -> None:
-        """Take connections, on the port of before where there was one."""
-        if self._server is None:
-            loop = asyncio.get_running_loop()
-            self._server = await loop.create_server(lambda: _Side(_Pair(self)), "127.0.0.1", self.port, backlog=512)
-            self.port = self._server.sockets[0].getsockname()[1]
+        """Take connections, on the ports of before where there were any."""
+        if not self._servers:
+            for number, target in enumerate(self._targets):
+                self._servers.append(await self._listen(number, target))
 
     async def refuse(self) -> None:
         """Take no more connections; those that are there stay."""
-        server, self._server = self._server, None
-        if server is not None:
+        servers, self._servers = self._servers, []
+        for server in servers:
             server.close()
 
-    async def connect(self, protocol: asyncio.Protocol) -> None:
-        loop = asyncio.get_running_loop()
-        await asyncio.wait_for(loop.create_connection(lambda: protocol, *self._target), _CONNECT_S)
+    async def _listen(self, number: int, target: tuple[str, int]) -> asyncio.Server:
+        loop, port = asyncio.get_running_loop(), self.ports[number]
+        server = await loop.create_server(lambda: _Side(_Pair(self, target)), "127.0.0.1", port, backlog=512)
+        self.ports[number] = server.sockets[0].getsockname()[1]
+        return server
 
     def cut(self) -> int:
         """Close all connections in order; how many."""
@@ -80,8 +81,9 @@ class Link:
 class _Pair:
     """One connection: the side that was accepted, and the side that was made for it."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, target: tuple[str, int]) -> None:
         self.link = link
+        self._target = target
         self.sides: list[_Side] = []
         self.stalled = False
         self.breaking = False
@@ -94,7 +96,8 @@ class _Pair:
 
     async def _connect(self) -> None:
         try:
-            await self.link.connect(_Side(self))
+            connecting = asyncio.get_running_loop().create_connection(lambda: _Side(self), *self._target)
+            await asyncio.wait_for(connecting, _CONNECT_S)
         except (OSError, TimeoutError):
             self.abort()
             return

@@ -74,7 +74,9 @@ async def run(folder: Path, shape: Shape, goal: Goal, seed: int, say: Say) -> Re
     history = read_all(stage.ledgers())
     faults = with_evidence(history, faults)
     verdict = check(history, account, faults)
-    result = Result(seed, began_at, ended_at, tuple(faults), account, verdict, statuses, stage.broker.node.version)
+    result = Result(
+        seed, began_at, ended_at, tuple(faults), account, verdict, statuses, stage.broker.place.node.version
+    )
     (folder / "result.json").write_bytes(msgspec.json.encode(result))
     return result
 

@@ -15,7 +15,7 @@ PROCESS_KINDS = ("worker-kill", "worker-stop", "child-kill", "child-stop", "gate
 LINK_KINDS = ("link-cut", "link-reset", "link-stall", "link-slow")
 BROKER_KINDS = ("broker-restart", "broker-kill", "memory-alarm", "disk-alarm", "replies-refused")
 SINGLE_NODE_KINDS = PROCESS_KINDS + LINK_KINDS + BROKER_KINDS
-CLUSTER_KINDS = ("node-kill", "node-stop", "partition")
+CLUSTER_KINDS = ("node-restart", "node-kill", "node-stop", "partition")
 
 _LASTS_S: Mapping[str, tuple[float, float]] = {
     "worker-stop": (4.0, 5.0),  # the broker gives up a silent connection after two to three heartbeats

@@ -19,6 +19,7 @@ from modelmq.topology import user_name
 from tests.chaos import models
 from tests.chaos.broker import PRODUCER, REPLY_PREFIX, Broker
 from tests.chaos.callers.caller import Plan, Standing
+from tests.chaos.places import OneNode, ThreeNodes
 from tests.chaos.proxy import Link
 from tests.chaos.services import Service
 from tests.chaos.watch import RUN_VARIABLE
@@ -29,6 +30,8 @@ _CALLER_END_S = 60.0
 class Shape(msgspec.Struct, frozen=True):
     """How much of everything."""
 
+    nodes: int = 1
+    """Of RabbitMQ: 1 or 3."""
     gateways: int = 2
     workers: int = 2
     http_callers: int = 1
@@ -111,7 +114,7 @@ class Stage:
         self.links: dict[str, Link] = {}
         self.services: dict[str, Service] = {}
         self.callers: list[CallerProcess] = []
-        self.broker = Broker(folder, self._settings())
+        self.broker = Broker(ThreeNodes(folder) if shape.nodes > 1 else OneNode(folder), self._settings())
 
     async def start(self) -> None:
         """Everything but the callers; returns when it can be asked."""
@@ -120,7 +123,7 @@ class Stage:
         (self.folder / "ledger").mkdir()
         await self.broker.start()
         for name in self._names_to_broker():
-            await self._link(name, self.broker.port)
+            await self._link(name, *self.broker.place.targets)
         await asyncio.gather(*(self._start_gateway(number) for number in range(self.shape.gateways)))
         await asyncio.gather(*(self._start_worker(number) for number in range(self.shape.workers)))
 
@@ -185,8 +188,8 @@ class Stage:
     def _names_to_broker(self) -> list[str]:
         return ["worker", "client", "pika", *(f"gateway-{number}" for number in range(self.shape.gateways))]
 
-    async def _link(self, name: str, port: int, *, listen: bool = True) -> Link:
-        link = self.links[name] = Link(name, ("127.0.0.1", port))
+    async def _link(self, name: str, *targets: tuple[str, int], listen: bool = True) -> Link:
+        link = self.links[name] = Link(name, *targets)
         await link.listen()
         if not listen:
             await link.refuse()
@@ -206,7 +209,7 @@ class Stage:
     async def _start_gateway(self, number: int) -> None:
         name = f"gateway-{number}"
         port = _free_port()
-        link = await self._link(f"http-{number}", port, listen=False)
+        link = await self._link(f"http-{number}", ("127.0.0.1", port), listen=False)
         environ = self._environ("gateway", name, gateway__port=port)
         log = self.folder / "log" / f"{name}.log"
         await self._start_service(
@@ -227,7 +230,7 @@ class Stage:
     def _environ(self, service: str, link: str, **overrides: object) -> dict[str, str]:
         settings = self.broker.settings
         user = user_name(service, settings.topology.environment, "default" if service == "worker" else "")
-        hosts = (f"127.0.0.1:{self.links[link].port}",)
+        hosts = tuple(f"127.0.0.1:{port}" for port in self.links[link].ports)
         file = str(secret_file(settings.state_dir, user))
         return service_environ(settings, os.environ, user, file, broker__hosts=hosts, log__level="warning", **overrides)
 
@@ -235,13 +238,14 @@ class Stage:
         url, addresses = "", ()
         if kind == "http":
             links = [self.links[f"http-{gateway}"] for gateway in range(self.shape.gateways)]
-            addresses = tuple(("127.0.0.1", link.port) for link in links)
+            addresses = tuple(("127.0.0.1", link.ports[0]) for link in links)
         elif kind == "client":
             user = user_name("client", self.broker.settings.topology.environment)
             password = read_secret("", secret_file(self.broker.settings.state_dir, user)).password
-            url = self.broker.url_of(user, password, self.links["client"].port)
+            url = self.broker.url_of(user, password, self.links["client"].ports)
         else:
-            url = self.broker.url_of(PRODUCER, self.broker.producer_password, self.links["pika"].port)
+            secret = self.broker.producer_password
+            url = " ".join(self.broker.url_of(PRODUCER, secret, [port]) for port in self.links["pika"].ports)
         return Plan(
             number=number + 1,
             kind=kind,  # type: ignore[arg-type]

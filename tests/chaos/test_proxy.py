@@ -36,7 +36,7 @@ class Line:
         await self.link.listen()
 
     async def open(self) -> Ends:
-        near = await asyncio.open_connection("127.0.0.1", self.link.port)
+        near = await asyncio.open_connection("127.0.0.1", self.link.ports[0])
         far = await asyncio.wait_for(self.accepted.get(), PATIENCE_S)
         self.writers += [near[1], far[1]]
         return Ends(*near, *far)
@@ -72,7 +72,7 @@ async def passes(ends: Ends) -> None:
 
 
 async def test_everything_passes_in_order(line: Line) -> None:
-    near = await asyncio.open_connection("127.0.0.1", line.link.port)
+    near = await asyncio.open_connection("127.0.0.1", line.link.ports[0])
     near[1].write(b"first")  # before the other side is there
     far = await asyncio.wait_for(line.accepted.get(), PATIENCE_S)
     line.writers += [near[1], far[1]]
@@ -135,19 +135,19 @@ async def test_a_slow_link_is_slow_and_loses_nothing(line: Line) -> None:
 
 async def test_a_link_that_refuses_keeps_its_port_and_its_connections(line: Line) -> None:
     ends = await line.open()
-    port = line.link.port
+    port = line.link.ports[0]
     await line.link.refuse()
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", port)
     await passes(ends)
     await line.link.listen()
-    assert line.link.port == port
+    assert line.link.ports[0] == port
     await passes(await line.open())
 
 
 async def test_where_nobody_listens_the_connection_ends(line: Line) -> None:
     line.server.close()
     await line.server.wait_closed()
-    reader, writer = await asyncio.open_connection("127.0.0.1", line.link.port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", line.link.ports[0])
     line.writers.append(writer)
     assert await ended(reader) in ("reset", "closed after ")

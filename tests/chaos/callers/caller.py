@@ -45,7 +45,7 @@ class Plan(msgspec.Struct, frozen=True):
     addresses: tuple[tuple[str, int], ...] = ()
     """Gateways in the order of preference, for HTTP."""
     url: str = ""
-    """The broker, for the others."""
+    """The broker, for the others; a producer may be given several, with spaces between them."""
     reply_queue: str = ""
     reply_mode: str = "direct"
     heartbeat_s: int = 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from itertools import cycle
 
 import pika
 from pika.adapters.asyncio_connection import AsyncioConnection
@@ -72,9 +73,10 @@ class _Producer:
         channel.basic_publish(_EXCHANGE, question.model, body_of(question), properties, mandatory=True)
 
     async def keep_connected(self) -> None:
+        urls = cycle(self._caller.plan.url.split())
         while True:
             self._lost.clear()
-            parameters = pika.URLParameters(self._caller.plan.url)
+            parameters = pika.URLParameters(next(urls))
             parameters.heartbeat = self._caller.plan.heartbeat_s
             self._connection = AsyncioConnection(
                 parameters,
