@@ -2,7 +2,7 @@
 # Recipes exec their program, so that Ctrl-C reaches it once and ends it in order.
 
 .DEFAULT_GOAL := help
-.PHONY: help up test lint bench lock clean
+.PHONY: help up test lint bench chaos lock clean
 
 help: ## show this
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1|\2/p' Makefile | awk -F'|' '{ printf "  %-12s %s\n", $$1, $$2 }'
@@ -28,6 +28,11 @@ bench: ## the comparisons, as ratios of one run; a quick look: make bench ARGS=-
 	@tools/bootstrap.sh rabbitmq
 	@tools/bootstrap.sh venv dev
 	@exec .venv/bin/python benchmarks/run.py $(ARGS)
+
+chaos: ## kill, stop, cut and starve everything under load, and show that no accepted request is lost; a minute of it: make chaos ARGS=--short
+	@tools/bootstrap.sh rabbitmq
+	@tools/bootstrap.sh venv dev
+	@exec .venv/bin/python -m tests.chaos $(ARGS)
 
 lock: ## write requirements/*.lock anew from pyproject.toml; newer versions: make lock ARGS=--upgrade
 	@tools/bootstrap.sh venv dev

@@ -3,48 +3,98 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import secrets
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+import msgspec
 import uvloop
 
-from tests.chaos.run import Goal, run, say_to
-from tests.chaos.schedule import SINGLE_NODE_KINDS
+from tests.chaos import broken, recovery
+from tests.chaos.run import Goal, Say, run, say_to
+from tests.chaos.schedule import CLUSTER_KINDS, LINK_KINDS, PROCESS_KINDS, SINGLE_NODE_KINDS
 from tests.chaos.stage import Shape
 from tests.chaos.summary import write
 from tests.chaos.watch import watched
 
+_TRIES = 3
 
-def main() -> int:
-    """0: every promise was kept."""
-    parser = argparse.ArgumentParser(prog="make chaos")
-    parser.add_argument("--seed", type=int, default=None, help="the schedule of an earlier run")
-    parser.add_argument("--short", action="store_true", help="a minute: each kind of fault once")
-    parser.add_argument("--kinds", default="", help="only these faults, separated by commas")
-    parser.add_argument("--faults", type=int, default=None)
-    parser.add_argument("--folder", type=Path, default=Path(".modelmq/chaos"), help="where the evidence is kept")
-    options = parser.parse_args()
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """0: every promise was kept, and what was broken on purpose was found."""
+    options = _parser().parse_args(arguments)
     seed = options.seed if options.seed is not None else secrets.randbelow(1_000_000)
-    kinds = tuple(options.kinds.split(",")) if options.kinds else SINGLE_NODE_KINDS
     folder = options.folder.resolve() / f"{time.strftime('%Y%m%d-%H%M%S')}-{seed}"
     folder.mkdir(parents=True, mode=0o700)
+    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))  # so that everything is ended
     say = say_to(sys.stdout)
     say(f"seed {seed}; the evidence is in {folder}")
+    if options.recovery:
+        return _recovery(folder, say)
+    if options.mutations:
+        return _mutations(folder, seed, say)
+    return _proof(folder, options, seed, say)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="make chaos", description="See docs/chaos.md.")
+    parser.add_argument("--seed", type=int, default=None, help="the schedule of an earlier run")
+    parser.add_argument("--short", action="store_true", help="each kind of fault once")
+    parser.add_argument("--cluster", action="store_true", help="three nodes of RabbitMQ, and faults of nodes")
+    parser.add_argument("--kinds", default="", help="only these faults, separated by commas")
+    parser.add_argument("--faults", type=int, default=None, help="how many")
+    parser.add_argument("--accepted", type=int, default=500_000, help="requests of the long form")
+    parser.add_argument("--load", type=float, default=1.0, help="times the usual load")
+    parser.add_argument("--recovery", action="store_true", help="how long a single worker takes to be back")
+    parser.add_argument("--mutations", action="store_true", help="promises broken on purpose must be found")
+    parser.add_argument("--folder", type=Path, default=Path(".modelmq/chaos"), help="where the evidence is kept")
+    return parser
+
+
+def _proof(folder: Path, options: argparse.Namespace, seed: int, say: Say) -> int:
+    shape, usual = Shape(), SINGLE_NODE_KINDS
+    if options.cluster:
+        shape, usual = msgspec.structs.replace(shape, nodes=3, reply_mode="queue"), PROCESS_KINDS + LINK_KINDS
+        usual += CLUSTER_KINDS
+    shape = msgspec.structs.replace(
+        shape,
+        http_per_s=shape.http_per_s * options.load,
+        client_per_s=shape.client_per_s * options.load,
+        pika_per_s=shape.pika_per_s * options.load,
+    )
+    kinds = tuple(options.kinds.split(",")) if options.kinds else usual
+    goal = Goal(options.accepted, options.faults or 200, 10, kinds, 3600.0)
     if options.short:
-        goal = Goal(0, options.faults or len(kinds), 0, kinds, 120.0)
-    else:
-        goal = Goal(500_000, options.faults or 200, 10, kinds, 3000.0)
-    signal.signal(signal.SIGTERM, lambda *_: os.kill(os.getpid(), signal.SIGINT))  # so that everything is ended
-    with watched(folder), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        result = runner.run(run(folder, Shape(), goal, seed, say))
-    summary = write(folder, result, Shape())
-    sys.stdout.write(summary)
+        goal = Goal(0, options.faults or len(kinds), 0, kinds, 300.0)
+    with watched(folder):
+        result = uvloop.run(run(folder, shape, goal, seed, say))
+    given = "".join(f"--{name} " for name in ("short", "cluster") if getattr(options, name))
+    sys.stdout.write(write(folder, result, shape, options=given))
     return 1 if result.verdict.violations else 0
+
+
+def _recovery(folder: Path, say: Say) -> int:
+    with watched(folder):
+        figures = uvloop.run(recovery.measure(folder, _TRIES, say))
+    for what, measured, at_most, kept in (figure.row() for figure in figures):
+        sys.stdout.write(f"{what}: {measured}, at most {at_most}{'' if kept else '   MISSED'}\n")
+    (folder / "recovery.json").write_bytes(msgspec.json.encode(figures))
+    return 0 if all(figure.kept for figure in figures) else 1
+
+
+def _mutations(folder: Path, seed: int, say: Say) -> int:
+    findings = []
+    for each in broken.ALL:
+        with watched(folder / each.name):
+            findings.append(uvloop.run(broken.find(each, folder, seed, say)))
+    for what, said, found in (finding.row() for finding in findings):
+        sys.stdout.write(f"with {what}, the checker says: {said}{'' if found else '   NOT FOUND'}\n")
+    (folder / "mutations.json").write_bytes(msgspec.json.encode(findings))
+    return 0 if all(finding.found for finding in findings) else 1
 
 
 if __name__ == "__main__":

@@ -55,8 +55,11 @@ class Nemesis:
         workers = [name for name in services if name.startswith("worker")]
         gateways = [name for name in services if name.startswith("gateway")]
         links = list(self._stage.links)
+        to_broker = [name for name in links if not name.startswith("http")]
         by_prefix = {"worker": workers, "child": workers, "gateway": gateways, "link": links}
-        return {kind: by_prefix.get(kind.partition("-")[0], ()) for kind in self._actions}
+        victims = {kind: by_prefix.get(kind.partition("-")[0], ()) for kind in self._actions}
+        # A slow link to a caller breaks nothing, so it would not count.
+        return victims | {"link-slow": to_broker}
 
     async def strike(self, fault: Fault) -> Struck:
         """Returns when the fault is over; what it broke may take longer to mend."""
@@ -64,7 +67,8 @@ class Nemesis:
         in_flight, at = self._stage.standing().in_flight, time.monotonic()
         await self._actions[fault.kind](fault)
         await asyncio.sleep(_AFTERMATH_S)
-        lost = dict(self._stage.ended() - before)
+        ended = self._stage.ended() - before
+        lost = {what: count for what, count in ended.items() if _is_evidence(what, fault)}
         if self._children_lost > children:
             lost["processes of models"] = self._children_lost - children
         if self._replies_refused:
@@ -181,6 +185,12 @@ class Nemesis:
             self._replies_refused = max(0, waiting - REPLY_QUEUE_LENGTH + 1)
         finally:
             caller.tell("resume")
+
+
+def _is_evidence(what: str, fault: Fault) -> bool:
+    """Callers hang up by themselves now and then, so their connections tell only of faults of the gateway or the link."""
+    _, separator, gateway = what.partition("connections of http-")
+    return not separator or fault.victim in (f"gateway-{gateway}", f"http-{gateway}")
 
 
 def _signal(pid: int, number: int) -> bool:

@@ -1,0 +1,31 @@
+"""The short form of `make chaos`: every kind of fault once, on one node, and no promise broken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import uvloop
+
+from tests.chaos.run import Goal, run, say_to
+from tests.chaos.schedule import SINGLE_NODE_KINDS
+from tests.chaos.stage import Shape
+from tests.chaos.summary import PAGE, write
+from tests.chaos.watch import watched
+
+pytestmark = pytest.mark.broker
+SEED = 20
+SHAPE = Shape(http_per_s=150.0, client_per_s=30.0, pika_per_s=60.0)
+GOAL = Goal(accepted=0, faults=len(SINGLE_NODE_KINDS), each=0, kinds=SINGLE_NODE_KINDS, longest_s=150.0)
+
+
+def test_no_promise_is_broken_while_everything_fails_once(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir(mode=0o700)
+    with watched(folder):
+        result = uvloop.run(run(folder, SHAPE, GOAL, SEED, say_to()))
+    said = write(folder, result, SHAPE)
+    assert result.verdict.violations == (), said
+    assert result.verdict.accepted > 1000, said
+    assert set(result.statuses.values()) == {0}, result.statuses
+    assert "No promise was broken" in (folder / PAGE).read_text()
