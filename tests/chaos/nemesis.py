@@ -188,7 +188,7 @@ class Nemesis:
 
 
 def _is_evidence(what: str, fault: Fault) -> bool:
-    """Callers hang up by themselves now and then, so their connections tell only of faults of the gateway or the link."""
+    """Callers hang up by themselves now and then: their connections tell only of faults of their gateway or link."""
     _, separator, gateway = what.partition("connections of http-")
     return not separator or fault.victim in (f"gateway-{gateway}", f"http-{gateway}")
 

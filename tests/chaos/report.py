@@ -6,6 +6,7 @@ import html
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
+from itertools import groupby
 
 import msgspec
 
@@ -75,6 +76,7 @@ h1{margin:0;font-size:28px}h2{font-size:16px;margin:18px 0 6px}.lead{font-size:1
 table{border-collapse:collapse}td,th{padding:2px 10px 2px 0;text-align:left;border-bottom:1px solid #e6e6e6}
 td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}.columns{display:flex;gap:44px;flex-wrap:wrap}
 code{background:#f2f2f2;padding:1px 5px;border-radius:3px}.bad{color:#c2255c;font-weight:600}
+.note{max-width:380px;color:#555}
 svg text{font:11px system-ui,'DejaVu Sans',sans-serif;fill:#444}
 </style>"""
 
@@ -206,9 +208,10 @@ def _latency(axis: _Axis, bins: Sequence[Second], top: float, height: float) -> 
         ((math.log10(value) - low) / (high - low), text)
         for value, text in ((0.001, "1 ms"), (0.01, "10 ms"), (0.1, "0.1 s"), (1, "1 s"), (10, "10 s"))
     ]
+    answered = [list(run) for some, run in groupby(bins, lambda each: each.p50_s > 0) if some]
     return (
-        _line(axis, bins, lambda each: y(each.p99_s), "#c2255c")
-        + _line(axis, bins, lambda each: y(each.p50_s), "#3b6fb6")
+        "".join(_line(axis, run, lambda each: y(each.p99_s), "#c2255c") for run in answered)
+        + "".join(_line(axis, run, lambda each: y(each.p50_s), "#3b6fb6") for run in answered)
         + _scale(top, height, 1, marks)
         + _legend((("p50", "#3b6fb6"), ("p99", "#c2255c")), top)
     )
@@ -261,7 +264,8 @@ def _figures(facts: Facts, verdict: Verdict) -> str:
         ("cleared away by the broker", f"{verdict.expired_in_broker}", ""),
         *((f"latency of successes, {name}", f"{value * 1000:,.1f} ms", "") for name, value in facts.latency_s.items()),
     ]
-    return f"<div><h2>Figures</h2>{_table(('', 'measured', 'target'), rows)}<p>{html.escape(facts.offered)}</p></div>"
+    note = f"<p class='note'>{html.escape(facts.offered)}</p>"
+    return f"<div><h2>Figures</h2>{_table(('', 'measured', 'target'), rows)}{note}</div>"
 
 
 _NAMED = ("lost", "no outcome", "cross-talk", "stray", "two outcomes", "innocent dead letter")
