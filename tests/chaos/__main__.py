@@ -16,7 +16,7 @@ import uvloop
 
 from tests.chaos import broken, recovery
 from tests.chaos.run import Goal, Say, run, say_to
-from tests.chaos.schedule import CLUSTER_KINDS, LINK_KINDS, PROCESS_KINDS, SINGLE_NODE_KINDS
+from tests.chaos.schedule import CLUSTER_KINDS, LINK_KINDS, PROCESS_KINDS, SINGLE_NODE_KINDS, TWICE
 from tests.chaos.stage import Shape
 from tests.chaos.summary import write
 from tests.chaos.watch import watched
@@ -67,7 +67,8 @@ def _proof(folder: Path, options: argparse.Namespace, seed: int, say: Say) -> in
         pika_per_s=shape.pika_per_s * options.load,
     )
     kinds = tuple(options.kinds.split(",")) if options.kinds else usual
-    goal = Goal(options.accepted, options.faults or 200, 10, kinds, 3600.0)
+    twice = tuple(kind for kind in TWICE if kind in kinds)
+    goal = Goal(options.accepted, options.faults or 200, 10, kinds + twice, 3600.0)
     if options.short:
         goal = Goal(0, options.faults or len(kinds), 0, kinds, 300.0)
     with watched(folder):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 from tests.chaos.account import Struck
@@ -171,9 +172,12 @@ class Nemesis:
         await asyncio.to_thread(cluster.restore)
 
     def _node(self, fault: Fault) -> tuple[Cluster, int]:
+        """Two times of three the one that most is connected to."""
         place = self._stage.broker.place
         assert isinstance(place, ThreeNodes)
-        return place.cluster, int(fault.dice * SIZE)
+        used = Counter(pair.target for link in self._stage.links.values() for pair in link.pairs)
+        by_use = sorted(range(SIZE), key=lambda index: -used[place.targets[index]])
+        return place.cluster, by_use[max(0, int(fault.dice * 2 * SIZE) - SIZE)]
 
     async def _refuse_replies(self, fault: Fault) -> None:
         """The producer stops reading until its queue is full; what is replied then, the broker does not take."""

@@ -83,7 +83,7 @@ class _Pair:
 
     def __init__(self, link: Link, target: tuple[str, int]) -> None:
         self.link = link
-        self._target = target
+        self.target = target
         self.sides: list[_Side] = []
         self.stalled = False
         self.breaking = False
@@ -96,7 +96,7 @@ class _Pair:
 
     async def _connect(self) -> None:
         try:
-            connecting = asyncio.get_running_loop().create_connection(lambda: _Side(self), *self._target)
+            connecting = asyncio.get_running_loop().create_connection(lambda: _Side(self), *self.target)
             await asyncio.wait_for(connecting, _CONNECT_S)
         except (OSError, TimeoutError):
             self.abort()

@@ -1,7 +1,6 @@
 """Which fault comes next, to whom, and for how long: all of it told by a seed, so that a run can be had again.
 
-Rounds: in each, every kind comes once, in an order of its own, so that all kinds are equally many after any number of
-rounds. Pure.
+Rounds: in each, every kind that is given comes once, or as often as it is given, in an order of its own. Pure.
 """
 
 from __future__ import annotations
@@ -15,6 +14,8 @@ PROCESS_KINDS = ("worker-kill", "worker-stop", "child-kill", "child-stop", "gate
 LINK_KINDS = ("link-cut", "link-reset", "link-stall", "link-slow")
 BROKER_KINDS = ("broker-restart", "broker-kill", "memory-alarm", "disk-alarm", "replies-refused")
 SINGLE_NODE_KINDS = PROCESS_KINDS + LINK_KINDS + BROKER_KINDS
+TWICE = ("worker-kill", "gateway-kill", "child-kill", "link-cut", "link-reset")
+"""Quickly done and quickly mended, so that they come twice in each round of the long form."""
 CLUSTER_KINDS = ("node-restart", "node-kill", "node-stop", "partition")
 
 _LASTS_S: Mapping[str, tuple[float, float]] = {
@@ -29,7 +30,7 @@ _LASTS_S: Mapping[str, tuple[float, float]] = {
     "node-stop": (4.0, 8.0),
     "partition": (6.0, 10.0),
 }
-_PAUSE_S = (0.2, 1.5)
+_PAUSE_S = (0.1, 0.9)
 _HURRIED = 0.15
 """Share of the faults that come while the one before is not mended yet."""
 

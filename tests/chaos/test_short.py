@@ -15,7 +15,7 @@ from tests.chaos.watch import watched
 pytestmark = pytest.mark.broker
 KINDS = ("worker-kill", "child-kill", "gateway-kill", "broker-kill", "link-reset", "link-stall", "replies-refused")
 SEED = 20
-SHAPE = Shape(http_per_s=150.0, client_per_s=30.0, pika_per_s=60.0, timeout_s=8.0)
+SHAPE = Shape(http_per_s=100.0, client_per_s=20.0, pika_per_s=60.0, timeout_s=10.0)
 GOAL = Goal(accepted=0, faults=len(KINDS), each=0, kinds=KINDS, longest_s=120.0)
 
 

@@ -17,6 +17,8 @@ _CODES = {
 }  # fmt: skip
 _PATIENCE_S = 4.0
 _CONNECT_S = 2.0
+_AGAIN_S = 0.2
+"""After all gateways refused."""
 
 
 async def run(caller: Caller) -> None:
@@ -51,30 +53,34 @@ class _Pool:
 
     async def _ask(self, question: Question) -> None:
         count = len(self._idle)
-        for step in range(3 * count):
+        step = 0
+        while (left_s := question.deadline - time.monotonic()) > 0:
             index = (self._turn + step) % count
-            via = f"gateway-{index}"
-            left_s = question.deadline - time.monotonic()
+            step += 1
             try:
-                connection = await self._connected(index)
+                connection = await self._connected(index, min(_CONNECT_S, left_s))
             except (OSError, TimeoutError):
-                await asyncio.sleep(0.05 if step < count else 0.3)
-                continue
-            try:
-                asked = connection.ask(_request(question, max(0.001, left_s)))
-                response = await asyncio.wait_for(asked, left_s + _PATIENCE_S)
-            except ConnectionError:
-                self._caller.ended(question.id, ledger.UNKNOWN, via=via)
-            except TimeoutError:
-                self._caller.ended(question.id, ledger.NONE, via=via)
+                await asyncio.sleep(0 if step % count else min(_AGAIN_S, left_s))
             else:
-                if connection.open:
-                    self._idle[index].append(connection)
-                self._told(question, response, via)
-            return
+                await self._exchange(question, connection, index)
+                return
         self._caller.ended(question.id, "unavailable")
 
-    async def _connected(self, index: int) -> HttpConnection:
+    async def _exchange(self, question: Question, connection: HttpConnection, index: int) -> None:
+        via = f"gateway-{index}"
+        left_s = max(0.001, question.deadline - time.monotonic())
+        try:
+            response = await asyncio.wait_for(connection.ask(_request(question, left_s)), left_s + _PATIENCE_S)
+        except ConnectionError:
+            self._caller.ended(question.id, ledger.UNKNOWN, via=via)
+        except TimeoutError:
+            self._caller.ended(question.id, ledger.NONE, via=via)
+        else:
+            if connection.open:
+                self._idle[index].append(connection)
+            self._told(question, response, via)
+
+    async def _connected(self, index: int, timeout_s: float) -> HttpConnection:
         idle = self._idle[index]
         while idle:
             connection = idle.pop()
@@ -86,7 +92,7 @@ class _Pool:
             self._caller.stray(f"gateway-{index}", repr(data))
 
         connecting = asyncio.get_running_loop().create_connection(lambda: HttpConnection(stray), host, port)
-        _, connection = await asyncio.wait_for(connecting, _CONNECT_S)
+        _, connection = await asyncio.wait_for(connecting, timeout_s)
         return connection
 
     def _told(self, question: Question, response: Response, via: str) -> None:
