@@ -1,0 +1,55 @@
+"""When a rate is back, told by the moments of the successes alone."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.chaos.account import Struck
+from tests.chaos.ledger import Began, Invoke, Line, Outcome
+from tests.chaos.recovery import recovered_after
+from tests.chaos.run import with_evidence
+
+PER_S = 100.0
+AT = 50.0
+
+
+def steady(start: float, end: float) -> list[float]:
+    count = int((end - start) * PER_S)
+    return [start + number / PER_S for number in range(count)]
+
+
+def test_a_fault_that_nobody_noticed_took_no_time() -> None:
+    assert recovered_after(steady(40, 80), AT, PER_S) == 0
+
+
+@given(st.floats(0.26, 8))
+def test_a_gap_is_as_long_as_it_is(gap_s: float) -> None:
+    found = recovered_after([*steady(40, AT), *steady(AT + gap_s, 80)], AT, PER_S)
+    assert gap_s - 0.25 <= found <= gap_s + 0.5
+
+
+def test_a_burst_of_what_waited_is_no_recovery() -> None:
+    burst = [AT + 2.0] * 500
+    assert recovered_after(sorted([*steady(40, AT), *burst, *steady(AT + 5, 80)]), AT, PER_S) == 5.0
+
+
+def test_half_the_rate_is_not_enough() -> None:
+    half = steady(AT, AT + 3)[::2]
+    assert recovered_after([*steady(40, AT), *half, *steady(AT + 3, 80)], AT, PER_S) == 3.0
+
+
+def test_who_never_comes_back_took_all_the_time_that_was_watched() -> None:
+    assert recovered_after(steady(40, AT), AT, PER_S) >= 10
+
+
+@pytest.mark.parametrize(("kind", "refused"), [("memory-alarm", 1), ("disk-alarm", 1), ("worker-kill", 0)])
+def test_what_the_ledgers_tell_of_a_fault(kind: str, refused: int) -> None:
+    lines: list[Line] = [Began(0, 0, 1, "http", 1, 1)]
+    for number in range(3):
+        lines.append(Invoke(10.0 + number, f"c{number}", "fast", number, 99))
+    lines += [Outcome(12.5, "c0", "unavailable"), Outcome(20.0, "c1", "ok"), Outcome(30.0, "c2", "unavailable")]
+    (fault,) = with_evidence([("http", lines)], [Struck(1, kind, "", 12.2, 15.0, 0, {"a": 1})])
+    assert fault.in_flight == 3
+    assert fault.lost == {"a": 1} | ({"requests refused": 1} if refused else {})
