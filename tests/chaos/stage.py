@@ -164,7 +164,8 @@ class Stage:
         """Everything, also after an error; the command lines of what did not end by itself and was killed."""
         for caller in self.callers:
             if caller.process is not None and caller.process.returncode is None:
-                await caller.end()
+                caller.process.kill()  # the run was given up
+                await caller.process.wait()
         await self.stop_services()
         for link in self.links.values():
             await link.close()
