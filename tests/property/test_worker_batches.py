@@ -23,6 +23,7 @@ from modelmq.worker import answers, wire
 from modelmq.worker.halving import Halving
 from modelmq.worker.item import WorkItem
 from modelmq.worker.joining import batch_key, join, split
+from modelmq.worker.outcome import Answer
 
 SOURCE = ModelSource("m", "1", Path("models/m/1/model.py"), ModelSettings())
 

@@ -10,7 +10,7 @@ import modelmq.client
 
 
 def test_the_public_names() -> None:
-    assert modelmq.__all__ == ["Client"]
+    assert modelmq.__all__ == ["Client", "Retry"]
     assert sorted(modelmq.client.__all__) == ["Client", "Request", "Requester"]
     assert modelmq.Client is modelmq.client.Client
 

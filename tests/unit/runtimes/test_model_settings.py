@@ -32,6 +32,7 @@ def test_every_key_can_be_set() -> None:
         max_run_s = 20
         threads = 2
         max_memory_bytes = 1_000_000_000
+        max_retries = 3
         idempotent = false
         routing_key = "ml_service"
         queue = "ml-service-queue"
