@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
 import signal
 import subprocess
@@ -104,7 +105,7 @@ async def test_killed_again_and_again_at_random(
     make_model: Make, declare: Async, spawn_victim: Async, start_worker: Async, asker: Any, callers: Callers,
     tmp_path: Path,
 ) -> None:  # fmt: skip
-    seed = random.SystemRandom().randrange(2**32)
+    seed = int(os.environ.get("FAULT_SEED") or random.SystemRandom().randrange(2**32))
     print(f"seed {seed}")  # noqa: T201 - shown when it fails
     chance = random.Random(seed)
     make_model("m", MODEL.replace("FOLDER", str(tmp_path)), toml=SMALL)
