@@ -132,6 +132,17 @@ class RequestRetried(Event, frozen=True):
     why: str
 
 
+class WorkDropped(Event, frozen=True):
+    """Nobody waits for these requests any more (`reason`: expired, cancelled), so they were not computed, or not on."""
+
+    model: str
+    version: str
+    reason: str
+    requests: int
+    saved_s: float
+    """What computing them would have cost, by the model's latest batches."""
+
+
 class ModelLoaded(Event, frozen=True):
     """A model's process is warm and ready."""
 

@@ -569,3 +569,49 @@ def test_when_the_machine_has_no_memory_left_the_model_ends_and_not_its_worker(
         check=False,
     )
     assert done.stdout.splitlines() == ["Died(reason='was ended by SIGKILL')", "{'y': array([8.])}"], done.stderr
+
+
+LOOKING = """
+import time
+from pathlib import Path
+
+class Model:
+    inputs = {"x": ("FP64", [-1])}
+    outputs = {"y": ("FP64", [-1])}
+
+    def predict(self, batch, cancelled):
+        if batch["x"][0] == 100:
+            Path("FOLDER/entered").touch()
+            while not cancelled():
+                time.sleep(0.001)
+            raise RuntimeError("nobody waits")
+        return {"y": batch["x"] * 2 + cancelled()}
+"""
+
+
+async def test_a_model_that_looks_stops_when_nobody_waits_and_the_next_run_is_not_meant(
+    start: Start, tmp_path: Path
+) -> None:
+    process = await start(LOOKING.replace("FOLDER", str(tmp_path)))
+    running = asyncio.create_task(run(process, 100))
+    while not (tmp_path / "entered").exists():  # noqa: ASYNC110 - another process makes it, which gives no other signal
+        await asyncio.sleep(0.005)
+    process.nobody_waits()
+    process.nobody_waits()
+    result = await running
+    assert isinstance(result, Raised)
+    assert "nobody waits" in result.message
+    process.nobody_waits()  # too late: it is over
+    assert await doubles(process)
+    assert await doubles(process)
+
+
+async def test_a_model_that_does_not_look_is_not_disturbed(start: Start) -> None:
+    process = await start()
+    for _ in range(20):
+        running = asyncio.create_task(doubles(process))
+        await asyncio.sleep(0)
+        process.nobody_waits()
+        assert await running
+    await process.close()
+    process.nobody_waits()

@@ -22,6 +22,7 @@ from modelmq.errors import BrokerError, ChannelClosed, ProtocolViolation
 
 OnDelivery = Callable[[Delivery], None]
 OnCancelled = Callable[[str], None]
+OnReturned = Callable[[Returned], None]
 
 _GOODBYE = 200
 
@@ -81,6 +82,8 @@ class Channel:
         self.closed: asyncio.Future[BrokerError | None] = loop.create_future()
         self._loop = loop
         self.connection = connection
+        self.on_returned: OnReturned | None = None
+        """Hears of every mandatory message that comes back, with confirms and without, before who published it."""
         self._send = connection.send
         self._frame_max = connection.frame_max
         self._consumers: dict[str, _Consumer] = {}
@@ -250,6 +253,10 @@ class Channel:
         self._say_goodbye()
         await asyncio.shield(self.closed)
 
+    def leave(self) -> None:
+        """The same without waiting for the broker's word."""
+        self._say_goodbye()
+
     def receive(self, event: Event) -> None:
         """For the connection: something came for this channel. Raises ProtocolViolation."""
         kind = type(event)
@@ -329,6 +336,8 @@ class Channel:
             self._tell(then, settled)
 
     def _on_returned(self, returned: Returned) -> None:
+        if self.on_returned is not None:
+            self._tell(self.on_returned, returned)
         if self._confirms is None:
             return
         then = self._confirms.returned(returned.exchange, returned.routing_key, returned.properties)

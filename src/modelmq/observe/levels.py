@@ -29,6 +29,7 @@ from modelmq.events import (
     RequestRetried,
     ServiceStarted,
     ServiceStopping,
+    WorkDropped,
 )
 
 Level = Literal["debug", "info", "warning", "error"]
@@ -58,6 +59,7 @@ _LEVELS: Final[dict[type[Event], Level | Callable[[Any], Level]]] = {
     BatchFinished: "debug",
     RequestFailed: _by_code,
     RequestRetried: "info",
+    WorkDropped: "debug",
     ModelLoaded: "info",
     ModelLoadFailed: "error",
     ModelProcessEnded: "warning",

@@ -70,6 +70,8 @@ class Metrics:
         self._refused = counter("messages_refused", "Messages refused before computing.", ("model", "code"))
         self._outcomes = counter("outcomes", "Requests settled by the worker.", (*_MODEL, "outcome"))
         self._failures = counter("request_failures", "Requests that did not succeed, by code.", (*_MODEL, "code"))
+        self._dropped = counter("work_dropped", "Requests not computed: nobody waits.", (*_MODEL, "reason"))
+        self._saved_s = counter("compute_saved_seconds", "What they would have cost.", (*_MODEL, "reason"))
         self._runs = counter("model_runs", "Executions of the model; more than batches: re-run in parts.", _MODEL)
         self._batch_s = histogram("batch_duration_seconds", "First run to settled, per batch.", _MODEL, _SECONDS)
         self._batch_rows = histogram("batch_rows", "Rows per batch.", _MODEL, _ROWS)
@@ -92,6 +94,7 @@ class Metrics:
             events.BatchFinished: self._on_batch,
             events.MessageRefused: self._on_refused,
             events.RequestFailed: self._on_failed,
+            events.WorkDropped: self._on_dropped,
             events.ModelLoaded: self._on_loaded,
             events.ModelLoadFailed: self._on_load_failed,
             events.ModelProcessEnded: self._on_process_ended,
@@ -172,6 +175,11 @@ class Metrics:
     def _on_failed(self, event: events.RequestFailed) -> None:
         names = self._known.labels(event.model, event.version)
         self._failures.labels(*names, _one_of(_CODES, event.code)).inc()
+
+    def _on_dropped(self, event: events.WorkDropped) -> None:
+        names = (*self._known.labels(event.model, event.version), _one_of(_OUTCOMES, event.reason))
+        self._dropped.labels(*names).inc(event.requests)
+        self._saved_s.labels(*names).inc(event.saved_s)
 
     def _on_loaded(self, event: events.ModelLoaded) -> None:
         names = self._learnt(event.model, event.version)

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from modelmq.errors import ModelLoadError
 from modelmq.runtimes.runtime import ModelSource, Runtime
 
 
-def open_model(source: ModelSource) -> Runtime:
-    """A runtime ready to compute. Raises ModelLoadError naming the file and the reason, and nothing else."""
+def open_model(source: ModelSource, cancelled: Callable[[], bool] = lambda: False) -> Runtime:
+    """A runtime ready to compute. Raises ModelLoadError naming the file and the reason, and nothing else.
+
+    `cancelled` says while it computes whether nobody waits for that any more; handed to models that ask for it.
+    """
     try:
-        return _open(source)
+        return _open(source, cancelled)
     except ModelLoadError:
         raise
     except ImportError as error:
@@ -18,7 +23,7 @@ def open_model(source: ModelSource) -> Runtime:
         raise ModelLoadError(f"{source.path} cannot be loaded: {reason(error)}.") from error
 
 
-def _open(source: ModelSource) -> Runtime:
+def _open(source: ModelSource, cancelled: Callable[[], bool]) -> Runtime:
     match source.settings.runtime:
         case "onnx":
             from modelmq.runtimes.onnx_runtime import open_onnx  # noqa: PLC0415 - heavy, only for ONNX models
@@ -31,7 +36,7 @@ def _open(source: ModelSource) -> Runtime:
         case "python":
             from modelmq.runtimes.python_runtime import open_python  # noqa: PLC0415 - as its siblings
 
-            return open_python(source)
+            return open_python(source, cancelled)
         case undecided:
             raise ModelLoadError(f'{source.path} cannot be loaded: runtime "{undecided}" is not decided; use scan().')
 

@@ -1,7 +1,7 @@
 """Runs a plain Python class out of `model.py`: no base class, no import of ModelMQ, numpy arrays by name.
 
-The class has `predict(batch)` and may have `load`, `close`, `inputs`, `outputs` and `batched`. Without declared inputs
-any tensors are passed through. The file is trusted: it is code of the model's owner.
+The class has `predict(batch)`, or `predict(batch, cancelled)`, and may have `load`, `close`, `inputs`, `outputs` and
+`batched`. Without declared inputs any tensors are passed through. The file is trusted: it is code of the model's owner.
 """
 
 from __future__ import annotations
@@ -27,15 +27,18 @@ _FORM = '{"text": ("BYTES", [-1])}'
 class PythonRuntime:
     """One instance of the model's class, and the module it lives in."""
 
-    def __init__(self, model: Any, signature: Signature, module: ModuleType, folder: str) -> None:
+    def __init__(
+        self, model: Any, signature: Signature, module: ModuleType, folder: str, cancelled: Callable[[], bool]
+    ) -> None:
         self.signature = signature
         self._model = model
+        self._more = {"cancelled": cancelled} if _asks_for("cancelled", model.predict) else {}
         self._module = module.__name__
         self._folder = folder
 
     def predict(self, inputs: dict[str, Array]) -> dict[str, Array]:
         """What the class returns, as it is."""
-        outputs: dict[str, Array] = self._model.predict(inputs)
+        outputs: dict[str, Array] = self._model.predict(inputs, **self._more)
         return outputs
 
     def close(self) -> None:
@@ -49,8 +52,11 @@ class PythonRuntime:
             closing()
 
 
-def open_python(source: ModelSource) -> Runtime:
-    """Raises ModelLoadError, or whatever the file raises while it is imported and loaded."""
+def open_python(source: ModelSource, cancelled: Callable[[], bool]) -> Runtime:
+    """`cancelled` is given to a `predict` that has a parameter of this name.
+
+    Raises ModelLoadError, or whatever the file raises while it is imported and loaded.
+    """
     folder = str(source.path.parent)
     name = f"modelmq_model_{source.name.replace('-', '_')}_{source.version}"
     # Behind everything else, so that files beside model.py can be imported but never hide an installed package.
@@ -67,7 +73,7 @@ def open_python(source: ModelSource) -> Runtime:
     except BaseException:
         _forget(name, folder)
         raise
-    return PythonRuntime(model, signature, module, folder)
+    return PythonRuntime(model, signature, module, folder, cancelled)
 
 
 def _module(source: ModelSource, name: str) -> ModuleType:
@@ -103,6 +109,13 @@ def _model_class(module: ModuleType, source: ModelSource) -> type[Any]:
     if inspect.iscoroutinefunction(predict) or inspect.isgeneratorfunction(predict):
         raise ModelLoadError(f"{source.path}: predict of {kind.__name__} must be a plain function that returns.")
     return kind
+
+
+def _asks_for(name: str, function: Callable[..., Any]) -> bool:
+    try:
+        return name in inspect.signature(function).parameters
+    except (TypeError, ValueError):  # a callable that does not say what it takes
+        return False
 
 
 def _signature(kind: type[Any], source: ModelSource) -> Signature:

@@ -52,7 +52,7 @@ def _open(link: socket.socket) -> tuple[Runtime, str] | None:
     source = ModelSource(name=message.name, version=message.version, path=Path(message.path), settings=settings)
     try:
         _limit_memory(settings.max_memory_bytes)
-        runtime = open_model(source)
+        runtime = open_model(source, partial(_unwanted, link))
     except ModelLoadError as error:
         _send(link, wire.LoadFailed(error.message.rstrip(".") + _memory_advice(error.__cause__) + "."))
         return None
@@ -78,7 +78,9 @@ def _warm_up(runtime: Runtime) -> None:
 def _serve(link: socket.socket, runtime: Runtime, model: str) -> None:
     last_error = ""
     while frame := _next(link, model):
-        _, inputs = wire.decode(frame)
+        message, inputs = wire.decode(frame)
+        if isinstance(message, wire.Withdrawn):  # it came when the answer was on its way
+            continue
         try:
             reply = _compute(runtime, inputs, model)
         except Exception as error:  # whatever the model raises is an answer
@@ -93,6 +95,15 @@ def _serve(link: socket.socket, runtime: Runtime, model: str) -> None:
         _send_buffers(link, reply)
         del reply
     runtime.close()
+
+
+def _unwanted(link: socket.socket) -> bool:
+    """Whether nobody waits for what is being computed: while it is, the worker says nothing else, or it has ended."""
+    try:
+        link.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+    except OSError:  # nothing has come; or this is a process that the model forked
+        return False
+    return True
 
 
 def _compute(runtime: Runtime, inputs: wire.Tensors, model: str) -> list[wire.Buffer]:

@@ -75,6 +75,10 @@ class ModelProcess:
             return tensors
         return message if isinstance(message, Raised) else await self._end("broke the worker's protocol")
 
+    def nobody_waits(self) -> None:
+        """For the run that is under way: the model may stop, if it looks; it answers in any case."""
+        self._pipe.say(wire.encode(wire.Withdrawn()))
+
     async def close(self) -> None:
         """Let the process end by itself, then not any more. Waits until it is gone. Idempotent."""
         await self._until_gone("was told to stop")
@@ -227,6 +231,11 @@ class _Pipe(asyncio.Protocol):
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.writelines(request)
         return await self._answer
+
+    def say(self, word: list[wire.Buffer]) -> None:
+        """What needs no answer."""
+        if not self.lost and self._transport is not None:
+            self._transport.writelines(word)
 
     def data_received(self, data: bytes) -> None:
         frame = self._frame

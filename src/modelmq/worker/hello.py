@@ -13,16 +13,19 @@ from collections.abc import Callable
 
 from modelmq import control
 from modelmq.amqp import Channel, Connection, Delivery, Properties, Settled
-from modelmq.control import GONE_AFTER_S, WorkerReport
+from modelmq.control import WorkerReport
 from modelmq.errors import BrokerError, InvalidRequest
 from modelmq.events import Emit, MessageRefused, QueueMissing
-from modelmq.messages import CANCEL_TYPE, CONTROL_EXCHANGE, HELLO_TYPE, JSON
+from modelmq.messages import CANCEL_TYPE, CONTROL_EXCHANGE, DEADLINE_HEADER, HELLO_TYPE, JSON
+from modelmq.worker.askers import Askers
+from modelmq.worker.intake import time_left
 from modelmq.worker.proving import ProvingPublisher
 from modelmq.worker.reply_address import ReplyRules
 from modelmq.worker.standing import keep
+from modelmq.worker.tombstones import Name
 
-_MOST_GATEWAYS = 256
-Cancel = Callable[[str, str], None]
+Withdraw = Callable[[Name, float | None], None]
+"""Of a request, and how long its deadline is away in seconds; None: the cancel does not tell."""
 
 
 class Control:
@@ -32,19 +35,19 @@ class Control:
         self,
         queue: str,
         report: Callable[[], WorkerReport],
-        cancel: Cancel,
+        withdraw: Withdraw,
         proving: ProvingPublisher,
         replies: ReplyRules,
         emit: Emit,
     ) -> None:
         self._queue = queue
         self._report = report
-        self._cancel = cancel
+        self._withdraw = withdraw
         self._proving = proving
         self._replies = replies
         self._emit = emit
         self._channel: Channel | None = None
-        self._gateways: dict[str, float] = {}
+        self._askers = Askers()
         self._connections = 0
         self._pushing = False
         self._refused = False
@@ -81,11 +84,9 @@ class Control:
     def push(self) -> None:
         """The same, at once."""
         self._pushing = False
-        oldest = time.monotonic() - GONE_AFTER_S
-        self._gateways = {address: heard for address, heard in self._gateways.items() if heard >= oldest}
-        if self._gateways:
+        if askers := self._askers.lately(time.monotonic()):
             body = control.encode(self._report())
-            for address in self._gateways:
+            for address in askers:
                 self._publish(address, None, body)
 
     def _on_delivery(self, delivery: Delivery) -> None:
@@ -94,8 +95,15 @@ class Control:
             properties = delivery.properties
             if properties.type == HELLO_TYPE:
                 self._answer(properties)
-            elif properties.type == CANCEL_TYPE and properties.reply_to and properties.correlation_id:
-                self._cancel(properties.reply_to, properties.correlation_id)
+            elif properties.type == CANCEL_TYPE:
+                self._on_cancel(properties)
+
+    def _on_cancel(self, properties: Properties) -> None:
+        """Raises InvalidRequest for an address that no request here can have."""
+        address, deadline = self._replies.checked(properties.reply_to), (properties.headers or {}).get(DEADLINE_HEADER)
+        if address and properties.correlation_id:
+            left_s = None if deadline is None else time_left(deadline, time.time())
+            self._withdraw((address, properties.correlation_id), left_s)
 
     def _answer(self, properties: Properties) -> None:
         try:
@@ -103,11 +111,8 @@ class Control:
         except InvalidRequest as error:
             self._refuse(error)
             return
-        if not address:
-            return
-        if address in self._gateways or len(self._gateways) < _MOST_GATEWAYS:
-            self._gateways[address] = time.monotonic()
-        self._publish(address, properties.correlation_id, control.encode(self._report()))
+        if address and self._askers.may_be_answered(address, time.monotonic()):
+            self._publish(address, properties.correlation_id, control.encode(self._report()))
 
     def _refuse(self, error: InvalidRequest) -> None:
         """Such a gateway sees no models, and cannot be told why: most likely its topology.reply_mode is another."""
@@ -127,4 +132,4 @@ class Control:
 
     def _after_first(self, address: str, settled: Settled) -> None:
         if settled is Settled.RETURNED:
-            self._gateways.pop(address, None)
+            self._askers.forget(address)

@@ -1,27 +1,29 @@
 """From a message to a work item: every check that comes before computing, in the order in which they protect.
 
-May its reply address be answered, is the body of a size and type we read, which version is asked for, is there time
-left, do the tensors fit the model. AMQP callers bypass the gateway, so all of it is checked here. Pure: no I/O.
+May its reply address be answered, which version is asked for, is there time left, was it withdrawn, is the body of a
+size and type we read, do the tensors fit the model. AMQP callers bypass the gateway, so all of it is checked here.
+Pure: no I/O.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import lru_cache
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 import msgspec
 
 from modelmq.amqp import Properties
 from modelmq.bundles import BUNDLE
-from modelmq.errors import BrokerError, Expired, InvalidRequest, ModelFailed, RequestError, TooLarge
+from modelmq.errors import BrokerError, Cancelled, Expired, InvalidRequest, ModelFailed, RequestError, TooLarge
 from modelmq.messages import DEADLINE_HEADER, JSON, Lane, parse_routing_key
 from modelmq.metadata import Signature
 from modelmq.protocol import decode_request, rows_of
 from modelmq.worker.item import Message, Origin, WorkItem
 from modelmq.worker.joining import batch_key
-from modelmq.worker.outcome import Answer, refusal
+from modelmq.worker.outcome import CANCELLED, Answer, refusal
 from modelmq.worker.reply_address import ReplyRules
+from modelmq.worker.tombstones import Name, Tombstones
 
 HELD_ALONE_FROM = 5
 """Deliveries by the broker's own count after which a message is computed alone."""
@@ -43,10 +45,11 @@ class Target(Protocol):
 
 
 class Rules(msgspec.Struct, frozen=True):
-    """The limits of one worker."""
+    """The limits of one worker, and what it shall not compute."""
 
     max_body_bytes: int
     replies: ReplyRules
+    tombstones: Tombstones = msgspec.field(default_factory=Tombstones)
 
 
 class Clock(NamedTuple):
@@ -56,14 +59,16 @@ class Clock(NamedTuple):
     unix_s: float
 
 
-class Refusal(msgspec.Struct, frozen=True):
+TargetT = TypeVar("TargetT", bound=Target)
+
+
+class Refusal(msgspec.Struct, Generic[TargetT], frozen=True):
     """A message that is not computed. `reply_to` empty: nobody may be answered."""
 
     answer: Answer
     reply_to: str
-
-
-TargetT = TypeVar("TargetT", bound=Target)
+    target: TargetT | None
+    """The version it was for, where that is known."""
 
 
 class Source(NamedTuple):
@@ -75,18 +80,19 @@ class Source(NamedTuple):
 
 def admit(
     delivery: Message, source: Source, resolve: Callable[[str | None], TargetT], rules: Rules, now: Clock
-) -> tuple[TargetT, WorkItem] | Refusal:
+) -> tuple[TargetT, WorkItem] | Refusal[TargetT]:
     """The request with its target, or why it is not computed. Never raises: a message cannot harm the worker.
 
     `resolve` gives the version asked for, None meaning none in particular, and raises NotFound or Unavailable.
     """
-    reply_to = ""
+    reply_to, target = "", None
     try:
         properties = _readable(delivery)
         reply_to = rules.replies.checked(properties.reply_to)
         target = resolve(_version(delivery.routing_key))
         headers = properties.headers or {}
         deadline_s = _deadline(headers, properties.expiration, target.timeout_s, now)
+        _check_wanted((reply_to, properties.correlation_id or ""), rules, now)
         _check_size(delivery.body_size, rules)
         request = decode_request(
             delivery.body, target.signature, content_type=properties.content_type or JSON, headers=headers
@@ -94,9 +100,9 @@ def admit(
         rows = rows_of(request, target.signature)
         _check_rows(rows, target)
     except RequestError as error:
-        return Refusal(refusal(error), reply_to)
+        return Refusal(refusal(error), reply_to, target)
     except Exception as error:
-        return Refusal(refusal(ModelFailed(f"The worker could not read the request: {error!r}.")), reply_to)
+        return Refusal(refusal(ModelFailed(f"The worker could not read the request: {error!r}.")), reply_to, target)
     suspicion = _suspicion(delivery, headers)
     return target, WorkItem(
         origin=source.origin,
@@ -148,14 +154,24 @@ def _deadline(headers: Mapping[str, object], expiration: str | None, timeout_s: 
         if expiration and expiration.isdecimal():
             timeout_s = min(int(expiration[:15]) / 1000, _FAR_S)
         return now.monotonic_s + timeout_s
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-        raise InvalidRequest(
-            f'The header "{DEADLINE_HEADER}" must be a number of milliseconds since 1970 (UTC), 0 or more.'
-        )
-    left_s = min(min(value, 1e18) / 1000 - now.unix_s, _FAR_S)
+    left_s = time_left(value, now.unix_s)
     if left_s <= 0:
         raise Expired("The request's deadline had passed before a worker received it.")
     return now.monotonic_s + left_s
+
+
+def time_left(deadline: object, unix_s: float) -> float:
+    """Seconds to the deadline that a header tells. Raises InvalidRequest for one that is no time."""
+    if isinstance(deadline, bool) or not isinstance(deadline, int | float) or not 0 <= deadline < float("inf"):
+        raise InvalidRequest(
+            f'The header "{DEADLINE_HEADER}" must be a number of milliseconds since 1970 (UTC), 0 or more.'
+        )
+    return min(min(deadline, 1e18) / 1000 - unix_s, _FAR_S)
+
+
+def _check_wanted(name: Name, rules: Rules, now: Clock) -> None:
+    if rules.tombstones.holds(name, now.monotonic_s):
+        raise Cancelled(CANCELLED.error)
 
 
 def _check_size(body_bytes: int, rules: Rules) -> None:

@@ -1,7 +1,7 @@
 """The value that travels through the worker: one request that fits its model and may be computed.
 
 Made by intake out of a delivery, held by the batcher, run by the served version, settled by the lane it came from.
-No behaviour.
+Its only behaviour is its name.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import numpy as np
 from modelmq.amqp import Properties
 from modelmq.messages import Lane
 from modelmq.worker.outcome import Answer
+from modelmq.worker.tombstones import Name
 
 
 class Message(Protocol):
@@ -76,3 +77,10 @@ class WorkItem(msgspec.Struct, eq=False, kw_only=True):
     """Requests of equal keys may be joined."""
     received_s: float
     deadline_s: float
+    withdrawn: bool = False
+    """Its caller said that nobody waits for it any more."""
+
+    @property
+    def name(self) -> Name:
+        """What a cancel must say to mean this request."""
+        return self.reply_to, self.delivery.properties.correlation_id or ""

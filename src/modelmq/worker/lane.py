@@ -53,6 +53,7 @@ class LaneChannel:
         proving: ProvingPublisher,
         replies: ReplyRules,
         accept: Callable[[Sequence[Message], LaneChannel], None],
+        gone: Callable[[str], None],
     ) -> None:
         self.lane: Lane = lane
         self.open = True
@@ -69,6 +70,9 @@ class LaneChannel:
         self._proving = proving
         self._replies = replies
         self._accept = accept
+        # Only where nothing is answered directly: direct replies come back from some brokers though they arrived.
+        self._mandatory = replies.mode == "queue"
+        channel.on_returned = lambda returned: gone(returned.routing_key)
         self._tracker = AckTracker()
         self._unsettled: dict[int, int] = {}
         """Of each bundle held, by its tag: parts without an outcome."""
@@ -223,7 +227,7 @@ class LaneChannel:
             self._proving.publish(to, properties, body, lambda settled: self._after_reply(reply, settled))
             return
         try:
-            self._channel.publish(exchange, to, properties, body)
+            self._channel.publish(exchange, to, properties, body, mandatory=self._mandatory)
         except BrokerError:
             self._lost()
             return

@@ -54,6 +54,9 @@ VERDICTS: dict[Outcome, Verdict] = {
     Outcome.RETURNED: Verdict(dead_letter=False, reply=False, requeue=True),
 }
 
+UNWANTED = frozenset({Outcome.EXPIRED, Outcome.CANCELLED})
+"""Nobody waits for the answer."""
+
 OUTCOME_OF_CODE: dict[str, Outcome] = {
     "invalid": Outcome.INVALID,
     "not_found": Outcome.INVALID,

@@ -1,4 +1,4 @@
-"""How many requests per second were settled lately, and how many may therefore come in one message.
+"""How many requests per second were settled lately, how many may therefore come in one message, what one costs.
 
 Pure; `now` in seconds of a monotonic clock.
 """
@@ -9,6 +9,8 @@ from modelmq.bundles import MOST_PARTS
 
 WINDOW_S = 1.0
 WORK_HELD_S = 1.0
+_NEWEST = 0.1
+"""The weight of the last batch in the mean of all."""
 """A lane holds at most two batches, or so much work."""
 
 
@@ -40,3 +42,19 @@ class Rate:
         if passed >= WINDOW_S:
             self._per_s = round(self._count / passed, 3)
             self._start, self._count = now, 0
+
+
+class Cost:
+    """Seconds of computing per request, a mean in which the latest batches count most."""
+
+    def __init__(self) -> None:
+        self.mean_s: float | None = None
+
+    def ran(self, requests: int, duration_s: float) -> None:
+        """A batch of so many was computed."""
+        each_s = duration_s / requests
+        self.mean_s = each_s if self.mean_s is None else self.mean_s + _NEWEST * (each_s - self.mean_s)
+
+    def saved_s(self, requests: int, spent_s: float = 0.0) -> float:
+        """What computing these would have cost, beyond what was spent; 0 while nothing is known."""
+        return max(0.0, requests * (self.mean_s or 0.0) - spent_s)

@@ -25,11 +25,11 @@ from modelmq.worker.depth import Counted
 from modelmq.worker.intake import Clock, Refusal, Rules
 from modelmq.worker.item import Message, WorkItem
 from modelmq.worker.lane import LaneChannel
-from modelmq.worker.outcome import CANCELLED, refusal
+from modelmq.worker.outcome import UNWANTED, refusal
 from modelmq.worker.proving import ProvingPublisher
-from modelmq.worker.reply_address import ReplyRules
 from modelmq.worker.served_version import ServedVersion
 from modelmq.worker.standing import keep
+from modelmq.worker.tombstones import Name
 
 ADVICE = "run modelmq topology apply"
 BATCHES_HELD = 2
@@ -43,9 +43,11 @@ class Surroundings(NamedTuple):
     emit: Emit
     confirmed: ConfirmedPublisher
     proving: ProvingPublisher
-    replies: ReplyRules
+    rules: Rules
     changed: Callable[[], None]
     """Called when the state of any version changed."""
+    gone: Callable[[str], None]
+    """Called with an address to which no reply could be brought."""
 
 
 Opened = Mapping[Lane, LaneChannel]
@@ -66,7 +68,6 @@ class ServedQueue:
         """Lane queues that the broker did not let us consume at the last try."""
         self._newest_first = tuple(reversed(self.versions.values()))
         self._around = around
-        self._rules = Rules(around.settings.max_body_bytes, around.replies)
         self._connection: Connection | None = None
         self._stopping: asyncio.Event | None = None
         self._lanes: dict[Lane, LaneChannel] = {}
@@ -167,16 +168,10 @@ class ServedQueue:
             except BrokerError:
                 return
 
-    def cancel(self, reply_to: str, correlation_id: str) -> None:
-        """Withdraw a waiting request. Only who knows both, its address and its id, may do that."""
-
-        def named(item: WorkItem) -> bool:
-            return item.reply_to == reply_to and item.delivery.properties.correlation_id == correlation_id
-
+    def withdraw(self, unwanted: Callable[[Name], bool]) -> None:
+        """Nobody waits for these requests any more, as far as they are here."""
         for version in self._newest_first:
-            for item in version.remove(named):
-                item.origin.settle(item.delivery, item.reply_to, CANCELLED)
-                item.origin.flush()
+            version.withdraw(unwanted)
 
     async def drain(self) -> None:
         """Take no more, finish what is held within `worker.drain_s`, give back the rest."""
@@ -235,9 +230,8 @@ class ServedQueue:
 
     async def _opened(self, connection: Connection, lane: Lane) -> LaneChannel:
         around = self._around
-        channel = LaneChannel(
-            lane, await connection.channel(), around.confirmed, around.proving, around.replies, self._accept
-        )
+        opened, replies = await connection.channel(), around.rules.replies
+        channel = LaneChannel(lane, opened, around.confirmed, around.proving, replies, self._accept, around.gone)
         await channel.consume(queue_name(self._route, lane), self.prefetch)
         return channel
 
@@ -255,18 +249,20 @@ class ServedQueue:
         clock = Clock(time.monotonic(), time.time())
         source = intake.Source(channel, channel.lane)
         for message in messages:
-            admitted = intake.admit(message, source, self._resolve, self._rules, clock)
+            admitted = intake.admit(message, source, self._resolve, self._around.rules, clock)
             if isinstance(admitted, Refusal):
                 self._refuse(message, channel, admitted)
             else:
                 version, item = admitted
                 version.add(item)
 
-    def _refuse(self, delivery: Message, channel: LaneChannel, refused: Refusal) -> None:
+    def _refuse(self, delivery: Message, channel: LaneChannel, refused: Refusal[ServedVersion]) -> None:
         answer = refused.answer
         channel.settle(delivery, refused.reply_to, answer)
         channel.flush()
         self._around.emit(MessageRefused(intake.log_id(delivery), self.model, answer.code, answer.error))
+        if refused.target is not None and answer.outcome in UNWANTED:
+            refused.target.drops.tell({answer.outcome.value: 1})
 
     def _resolve(self, wanted: str | None) -> ServedVersion:
         """The version asked for; else the newest that has not failed. Raises NotFound, Unavailable."""

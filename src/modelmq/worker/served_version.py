@@ -11,7 +11,7 @@ import contextlib
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from modelmq.control import ModelReport, ModelState
@@ -31,14 +31,17 @@ from modelmq.settings import WorkerSettings
 from modelmq.worker import answers, executor, restarts, retry
 from modelmq.worker.batcher import Batcher
 from modelmq.worker.capacity import Capacity
+from modelmq.worker.drops import Drops, flush
 from modelmq.worker.executor import Died, ModelProcess
 from modelmq.worker.halving import Halving
 from modelmq.worker.intake import Clock, log_id
 from modelmq.worker.item import WorkItem
 from modelmq.worker.joining import Tensors, check_rows, join
-from modelmq.worker.outcome import Answer, Outcome
+from modelmq.worker.outcome import CANCELLED, Answer, Outcome
 from modelmq.worker.rate import Rate, bundle_limit
 from modelmq.worker.restarts import RestartCount
+from modelmq.worker.tombstones import Name
+from modelmq.worker.watch import Watch
 from modelmq.worker.wire import Raised
 
 _UNKNOWN = Signature("", (), (), batched=False)
@@ -89,10 +92,16 @@ class ServedVersion:
         self._owner = owner
         self._batcher: Batcher[WorkItem] = Batcher(source.batch)
         self._running = 0
+        self._taken: Sequence[WorkItem] = ()
+        """The batch that is being computed."""
+        self.drops = Drops(source, emit)
+        self._watch = Watch(self._on_unwanted)
         self._restarts = RestartCount(restarts.most_deaths(self.max_rows, settings.max_attempts))
         self._rate = Rate()
         self._capacity = Capacity()
         self._process: ModelProcess | None = None
+        self._began_s = 0.0
+        """When the run that is under way began, or the last one did."""
         self._wake = asyncio.Event()
         self._hurry = False
 
@@ -153,9 +162,23 @@ class ServedVersion:
         self._hurry = True
         self._wake.set()
 
+    def withdraw(self, unwanted: Callable[[Name], bool]) -> None:
+        """Nobody waits for these requests: those that wait are not computed, others at most to the end of their run."""
+        waiting = self._batcher.remove(lambda item: unwanted(item.name))
+        for item in (*waiting, *self._taken):
+            item.withdrawn = item.withdrawn or unwanted(item.name)
+        self.drops.settle(waiting)
+        self._watch.look()
+
     def remove(self, unwanted: Callable[[WorkItem], bool]) -> list[WorkItem]:
         """Take back waiting requests; those already in the model's process stay."""
-        return self._batcher.remove(unwanted)
+        removed = self._batcher.remove(unwanted)
+        self._watch.look()
+        return removed
+
+    def _on_unwanted(self) -> None:
+        if self._process is not None:
+            self._process.nobody_waits()
 
     async def run(self) -> None:
         """Load, serve, and again, until cancelled; then the process is gone."""
@@ -166,6 +189,7 @@ class ServedVersion:
                 if self._process is not None or await self._start():
                     await self._serve()
         finally:
+            self._watch.close()
             await asyncio.shield(self._stop())
 
     async def _start(self) -> bool:
@@ -210,16 +234,18 @@ class ServedVersion:
             self._wake.clear()
             if not self._process.alive:
                 await self._revive(Died("ended while it had nothing to do"), held=0)
-            elif batch := self._take():
-                await self._owner.writable()
+                continue
+            await self._owner.writable()
+            if batch := self._take():
+                self._taken = batch
                 await self._compute(batch)
+                self._taken = ()
             else:
                 await self._until_ripe()
 
     def _take(self) -> tuple[WorkItem, ...]:
         batch, expired = self._batcher.take(time.monotonic(), hurry=self._hurry)
-        if expired:
-            self._expire(expired)
+        self.drops.settle(expired)
         return batch
 
     async def _until_ripe(self) -> None:
@@ -245,6 +271,11 @@ class ServedVersion:
                     asyncio.get_running_loop().call_soon(self._finish_batch, batch, result, time.monotonic())
                     return
                 self._succeed(current, result, batch.tally)
+            elif isinstance(result, Raised) and self._watch.told:  # it may, and it is nobody's fault
+                plan.succeeded()
+                self._running -= len(current)
+                spent_s = time.monotonic() - self._began_s
+                batch.tally.update(self.drops.settle([each for each in current if each.origin.open], spent_s=spent_s))
             elif isinstance(result, Raised):
                 culprit = plan.raised()
                 self._blame(culprit, self._said(culprit, result), batch.tally)
@@ -265,17 +296,23 @@ class ServedVersion:
 
     async def _execute(self, items: Sequence[WorkItem]) -> Tensors | Raised | Died:
         """The outputs of all, or why there are none."""
+        self._watch.begin(items)
         if self._process is None:
             return Died("is not running")
         try:
             inputs = join([item.inputs for item in items])
+            self._began_s = time.monotonic()
             result = await self._process.run(inputs, max_run_s=self.max_run_s)
+            if isinstance(result, dict):
+                self.drops.cost.ran(len(items), time.monotonic() - self._began_s)
             if isinstance(result, dict) and self.signature.batched:
                 check_rows(result, sum(item.rows for item in items), self.source.name)
         except ModelFailed as error:
             return Raised(error.code, error.message)
         except MemoryError:
             return Raised("failed", f"The worker has too little memory to run a batch of model {self.source.name}.")
+        finally:
+            self._watch.end()
         return result
 
     def _finish_batch(self, batch: _Batch, outputs: Tensors, ended_s: float) -> None:
@@ -291,7 +328,7 @@ class ServedVersion:
             found = [answers.success(item, outputs, self.source, limit) for item in items]
         for item, answer in zip(items, found, strict=True):
             self._finish(item, answer, tally)
-        _flush(items)
+        flush(items)
 
     def _said(self, item: WorkItem | None, raised: Raised) -> Answer:
         """What the model's words mean for the request that it was alone with."""
@@ -307,6 +344,8 @@ class ServedVersion:
             culprit.origin.flush()
 
     def _finish(self, item: WorkItem, answer: Answer, tally: Counter[str]) -> None:
+        if item.withdrawn and answer.outcome is not Outcome.DEAD:
+            answer = CANCELLED
         tally[answer.outcome.value] += 1
         self._running -= 1
         item.origin.settle(item.delivery, item.reply_to, answer)
@@ -331,20 +370,11 @@ class ServedVersion:
         )
 
     def _drop_unwanted(self, plan: Halving[WorkItem], tally: Counter[str]) -> None:
-        """Before a re-run: the broker has taken back what came through a closed channel; others may be out of time."""
+        """Before a re-run: the broker has taken back what came through a closed channel; for others nobody waits."""
         now = time.monotonic()
-        dropped = plan.keep(lambda item: item.origin.open and item.deadline_s > now)
-        expired = [item for item in dropped if item.origin.open]
-        tally.update({Outcome.EXPIRED.value: len(expired)} if expired else {})
+        dropped = plan.keep(lambda item: item.origin.open and item.deadline_s > now and not item.withdrawn)
         self._running -= len(dropped)
-        self._expire(expired)
-
-    def _expire(self, items: Sequence[WorkItem]) -> None:
-        answer = answers.expired(self.source)
-        for item in items:
-            item.origin.settle(item.delivery, item.reply_to, answer)
-            self._tell_failed(item, answer)
-        _flush(items)
+        tally.update(self.drops.settle([item for item in dropped if item.origin.open]))
 
     def _tell_failed(self, item: WorkItem, answer: Answer) -> None:
         source, later = self.source, answer.later
@@ -368,8 +398,3 @@ class ServedVersion:
         self._become("loading", f"Its process {died.reason}.")
         await asyncio.sleep(delay_s)
         return await self._start()
-
-
-def _flush(items: Iterable[WorkItem]) -> None:
-    for origin in {id(item.origin): item.origin for item in items}.values():
-        origin.flush()

@@ -20,6 +20,7 @@ from modelmq.amqp import Connection, Link
 from modelmq.control import WorkerReport
 from modelmq.errors import ConfigError
 from modelmq.events import Emit, ModelLoadFailed, ServiceStarted, ServiceStopping
+from modelmq.messages import GATEWAY_QUEUES
 from modelmq.process.broker_access import connection_options
 from modelmq.runtimes import Catalog, ModelSource, scan
 from modelmq.settings import Settings
@@ -27,9 +28,11 @@ from modelmq.topology import DEFAULT_ROLE, control_queue, user_name
 from modelmq.worker.confirmed import ConfirmedPublisher
 from modelmq.worker.depth import Counted, DepthCounter
 from modelmq.worker.hello import Control
+from modelmq.worker.intake import Rules
 from modelmq.worker.proving import ProvingPublisher
 from modelmq.worker.reply_address import rules_of
 from modelmq.worker.served_queue import Opened, ServedQueue, Surroundings
+from modelmq.worker.tombstones import Name, Tombstones
 
 SERVICE = "worker"
 _CLOSE_MARGIN_S = 5.0
@@ -55,12 +58,18 @@ class Worker:
         """Told to what is kept open on the connection; each has its own."""
         self._tasks: set[asyncio.Task[None]] = set()
         self.connection: Connection | None = None
-        around = Surroundings(settings.worker, emit, self._confirmed, self._proving, replies, self._on_change)
+        self._tombstones = Tombstones()
+        self._looking = False
+        """Whether a look at what is held is to come."""
+        rules = Rules(settings.worker.max_body_bytes, replies, self._tombstones)
+        around = Surroundings(
+            settings.worker, emit, self._confirmed, self._proving, rules, self._on_change, self._on_gone
+        )
         self.queues = [ServedQueue(versions, around) for versions in _by_model(self._sources())]
         self._depths = DepthCounter(self._full, self._tell_depths)
         self._counted: Counted = {}
         queue = control_queue(settings.worker.role, self.name)
-        self._control = Control(queue, self._report, self._cancel, self._proving, replies, emit)
+        self._control = Control(queue, self._report, self._withdraw, self._proving, replies, emit)
 
     def status(self) -> tuple[bool, str]:
         """Whether the worker serves what it can, and what is wrong in any case."""
@@ -169,9 +178,28 @@ class Worker:
         for queue in self.queues:
             queue.emptied(counted)
 
-    def _cancel(self, reply_to: str, correlation_id: str) -> None:
+    def _withdraw(self, name: Name, left_s: float | None) -> None:
+        """Nobody waits for it."""
+        if self._tombstones.add(name, left_s, time.monotonic()):
+            self._look_soon()
+
+    def _on_gone(self, address: str) -> None:
+        """No reply was brought there. What a client names it may bind later; a gateway's queue is bound before use."""
+        if address.startswith(GATEWAY_QUEUES):
+            self._tombstones.add_address(address)
+            self._look_soon()
+
+    def _look_soon(self) -> None:
+        """Many at a time cost one look at what is held."""
+        if not self._looking:
+            self._looking = True
+            asyncio.get_running_loop().call_soon(self._drop_withdrawn)
+
+    def _drop_withdrawn(self) -> None:
+        self._looking = False
+        now = time.monotonic()
         for queue in self.queues:
-            queue.cancel(reply_to, correlation_id)
+            queue.withdraw(lambda name: self._tombstones.holds(name, now))
 
     def _sources(self) -> list[ModelSource]:
         settings = self._settings

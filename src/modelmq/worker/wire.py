@@ -43,6 +43,10 @@ class Run(msgspec.Struct, frozen=True, tag="run"):
     """To the child: compute these tensors."""
 
 
+class Withdrawn(msgspec.Struct, frozen=True, tag="withdrawn"):
+    """To the child while it computes: nobody waits for that any more. Without an answer of its own."""
+
+
 class Opened(msgspec.Struct, frozen=True, tag="opened"):
     """From the child: loaded and warm. `pid` is its own."""
 
@@ -69,7 +73,7 @@ class Raised(msgspec.Struct, frozen=True, tag="raised"):
     """In how many seconds the model wants to see the inputs again, if it does."""
 
 
-Message = Open | Run | Opened | LoadFailed | Ran | Raised
+Message = Open | Run | Withdrawn | Opened | LoadFailed | Ran | Raised
 
 
 class _Tensor(msgspec.Struct, frozen=True, array_like=True):

@@ -18,6 +18,7 @@ from modelmq.amqp import Channel, Connection, Delivery, Properties, Settled, con
 from modelmq.control import Hello, WorkerReport
 from modelmq.events import Event
 from modelmq.messages import (
+    CANCEL_TYPE,
     CONTROL_EXCHANGE,
     DIRECT_REPLY_TO,
     HELLO_TYPE,
@@ -120,6 +121,11 @@ class Asker:
 
     async def ask(self, key: str, *values: float, **properties: Any) -> Answer:
         return await self.answer(await self.send(key, body_of(*values), **properties))
+
+    def cancel(self, name: str, **properties: Any) -> None:
+        """Withdraw a request that was sent."""
+        fields = {"type": CANCEL_TYPE, "correlation_id": name, "reply_to": self.address, **properties}
+        self.channel.publish(CONTROL_EXCHANGE, "", Properties(**fields), b"")
 
     async def hello(self) -> WorkerReport:
         """What the one worker says of itself."""

@@ -14,7 +14,7 @@ def metrics() -> Metrics:
 
 def samples(metrics: Metrics) -> dict[tuple[str, ...], float]:
     """Every sample by its name and label values, model and version first."""
-    order = ("model", "version", "service", "queue", "code", "outcome", "le")
+    order = ("model", "version", "service", "queue", "code", "outcome", "reason", "le")
     return {
         (sample.name, *(sample.labels[label] for label in order if label in sample.labels)): sample.value
         for family in text_string_to_metric_families(metrics.render().decode())
@@ -74,6 +74,16 @@ def test_batches(metrics: Metrics) -> None:
     assert values["modelmq_batch_queued_seconds_sum", "digits", "1"] == pytest.approx(0.004)
     assert values["modelmq_outcomes_total", "digits", "1", "succeeded"] == 3
     assert values["modelmq_outcomes_total", "digits", "1", "failed"] == 1
+
+
+def test_work_that_nobody_waits_for(metrics: Metrics) -> None:
+    metrics(events.ModelLoaded("digits", "1", 0.5))
+    metrics(events.WorkDropped("digits", "1", "cancelled", 3, 0.06))
+    metrics(events.WorkDropped("digits", "1", "expired", 1, 0.02))
+    values = samples(metrics)
+    assert values["modelmq_work_dropped_total", "digits", "1", "cancelled"] == 3
+    assert values["modelmq_compute_saved_seconds_total", "digits", "1", "cancelled"] == pytest.approx(0.06)
+    assert values["modelmq_work_dropped_total", "digits", "1", "expired"] == 1
 
 
 def test_a_models_life(metrics: Metrics) -> None:

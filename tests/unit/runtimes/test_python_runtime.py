@@ -146,3 +146,27 @@ def test_a_file_that_cannot_be_served_is_one_sentence(opened: Open, tmp_path: Pa
     assert sentence in caught.value.message
     assert sys.path == before
     assert "modelmq_model_my_model_1" not in sys.modules
+
+
+@pytest.mark.parametrize(
+    ("signature", "told"),
+    [
+        ("batch, cancelled", True),
+        ("batch, *, cancelled", True),
+        ("batch, cancelled=None", True),
+        ("batch", None),
+        ("batch, verbose=None", None),
+        ("batch, **more", None),
+    ],
+)
+def test_a_model_that_asks_for_it_is_told_whether_anybody_waits(
+    tmp_path: Path, signature: str, told: bool | None
+) -> None:
+    path = tmp_path / "model.py"
+    path.write_text(
+        f"class M:\n    def predict(self, {signature}):\n"
+        "        word = locals().get('cancelled')\n        return {'y': [word and word()]}\n"
+    )
+    source = ModelSource("m", "1", path, ModelSettings(runtime="python"))
+    assert open_model(source, lambda: True).predict({})["y"] == [told]
+    assert open_model(source).predict({})["y"] == [None if told is None else False]

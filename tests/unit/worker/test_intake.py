@@ -13,6 +13,7 @@ from modelmq.worker.intake import HELD_ALONE_FROM, Clock, Refusal, Rules, Source
 from modelmq.worker.item import WorkItem
 from modelmq.worker.outcome import Outcome
 from modelmq.worker.reply_address import rules_of
+from modelmq.worker.tombstones import Tombstones
 
 NOW = Clock(monotonic_s=50.0, unix_s=1_000_000.0)
 ADDRESS = "amq.gen-me"
@@ -211,3 +212,16 @@ def test_a_bundle_that_nobody_could_take_apart_is_invalid(delivery) -> None:
     code, error, reply_to = refused(delivery(b"garbage", content_type=BUNDLE, reply_to=ADDRESS))
     assert (code, reply_to) == ("invalid", "")
     assert "send each request as a message of its own" in error
+
+
+def test_what_was_withdrawn_is_not_even_decoded_and_only_by_address_and_id_together(delivery) -> None:
+    tombstones = Tombstones()
+    tombstones.add((ADDRESS, "c-1"), 5.0, NOW.monotonic_s)
+    rules = Rules(1000, rules_of("direct"), tombstones)
+    target = Target()
+    result = admit(delivery(b"no JSON", reply_to=ADDRESS, correlation_id="c-1"), SOURCE, lambda _: target, rules, NOW)
+    assert isinstance(result, Refusal)
+    assert (result.answer.outcome, result.answer.code, result.target) == (Outcome.CANCELLED, "cancelled", target)
+    for name in ({"reply_to": ADDRESS, "correlation_id": "c-2"}, {"reply_to": "amq.gen-you", "correlation_id": "c-1"}):
+        assert taken(delivery(body(), **name), rules=rules).name == tuple(name.values())
+    assert taken(delivery(body(), correlation_id="c-1"), rules=rules).reply_to == ""

@@ -23,6 +23,7 @@ from modelmq.worker.lane import LaneChannel
 from modelmq.worker.outcome import CANCELLED, RETURNED, Answer, Later, Outcome
 from modelmq.worker.proving import ProvingPublisher
 from modelmq.worker.reply_address import ReplyRules, rules_of
+from modelmq.worker.tombstones import Name
 
 pytestmark = pytest.mark.both_reply_modes
 
@@ -98,7 +99,7 @@ async def bench(vhost, reply_mode: ReplyMode, monkeypatch: pytest.MonkeyPatch) -
         for message in messages:
             held.put_nowait(message)
 
-    lane = LaneChannel("interactive", await worker.channel(), confirmed, proving, replying, accept)
+    lane = LaneChannel("interactive", await worker.channel(), confirmed, proving, replying, accept, lambda _: None)
     await lane.consume(QUEUE, 10)
     yield Bench(lane, caller, held, replies, address, worker, proving, replying, stopping)
     stopping.set()
@@ -261,18 +262,18 @@ async def test_a_publish_without_a_channel_is_lost_once() -> None:
 @pytest.fixture
 async def control_bench(
     bench: Bench,
-) -> AsyncIterator[tuple[Bench, list[tuple[str, str]], Control, Callable[..., None]]]:
+) -> AsyncIterator[tuple[Bench, list[tuple[Name, float | None]], Control, Callable[..., None]]]:
     """The control queue, what was withdrawn, and a way to publish to its exchange, all connected."""
     await bench.caller.declare_exchange(CONTROL_EXCHANGE, "fanout")
-    withdrawn: list[tuple[str, str]] = []
+    withdrawn: list[tuple[Name, float | None]] = []
     heard = asyncio.Event()
 
-    def cancel(reply_to: str, correlation_id: str) -> None:
-        withdrawn.append((reply_to, correlation_id))
+    def withdraw(name: Name, left_s: float | None) -> None:
+        withdrawn.append((name, left_s))
         heard.set()
 
     report = WorkerReport("w", "r", ())
-    listening = Control("ml-worker.r.w", lambda: report, cancel, bench.proving, bench.replying, bench.events.append)
+    listening = Control("ml-worker.r.w", lambda: report, withdraw, bench.proving, bench.replying, bench.events.append)
     running = asyncio.create_task(listening.run(bench.worker, bench.stopping))
 
     def publish(body: bytes, **properties: str) -> None:
@@ -313,7 +314,7 @@ async def test_garbage_and_forged_addresses_are_passed_over(control_bench) -> No
     publish(b"", type=CANCEL_TYPE, reply_to=bench.address)
     publish(b"", type=CANCEL_TYPE, reply_to=bench.address, correlation_id="c")
     await until_answered(bench, publish)
-    assert withdrawn == [(bench.address, "c")]
+    assert withdrawn == [((bench.address, "c"), None)]
     (told,) = bench.events
     assert isinstance(told, MessageRefused)
     assert told.error.startswith("A gateway's hello is not answered: The reply_to names a queue")

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from modelmq.bundles import MOST_PARTS
-from modelmq.worker.rate import Rate, bundle_limit
+from modelmq.worker.rate import Cost, Rate, bundle_limit
 
 
 def test_the_rate_is_that_of_the_last_full_window() -> None:
@@ -31,3 +31,16 @@ def test_the_rate_is_that_of_the_last_full_window() -> None:
 )
 def test_a_lane_full_of_bundles_is_a_second_of_work(per_s: float, prefetch: int, max_rows: int, limit: int) -> None:
     assert bundle_limit(per_s, prefetch, max_rows) == limit
+
+
+def test_a_request_costs_what_the_latest_batches_did() -> None:
+    cost = Cost()
+    assert cost.saved_s(5) == 0  # nothing is known of it yet
+    cost.ran(4, 0.08)
+    assert cost.mean_s == pytest.approx(0.02)
+    assert cost.saved_s(3) == pytest.approx(0.06)
+    assert cost.saved_s(3, spent_s=0.05) == pytest.approx(0.01)
+    assert cost.saved_s(3, spent_s=1.0) == 0
+    for _ in range(50):
+        cost.ran(1, 0.1)
+    assert cost.mean_s == pytest.approx(0.1, rel=0.01)
