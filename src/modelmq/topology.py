@@ -301,9 +301,10 @@ def _accounts(
         User(operator, "operator", tags=("monitoring",)),
     ]
     letters = f"^({_escaped(EXPIRED_QUEUE)}|{_escaped(UNROUTED_QUEUE)})$|^ml-dead-letter\\."
+    asks = (MODEL_EXCHANGE, CONTROL_EXCHANGE)
     permissions = [
-        _asking(gateway, _beginning(GATEWAY_QUEUES) if queues else "", (MODEL_EXCHANGE, CONTROL_EXCHANGE), hears),
-        _asking(client, _beginning("amq.gen-"), (MODEL_EXCHANGE,), hears),
+        _asking(gateway, _beginning(GATEWAY_QUEUES) if queues else "", asks, hears),
+        _asking(client, _beginning("amq.gen-"), asks, hears),
         Permission(operator, _NOTHING, _exactly(REDELIVER_EXCHANGE), letters),
     ]
     for role, models in by_role.items():

@@ -146,7 +146,7 @@ def test_rights_are_no_wider_than_the_service_needs() -> None:
         "ml-gateway", "^$", "^(ml-model-exchange|ml-control-exchange)$", "^$"
     )
     assert rights(topology, "ml-client") == Permission(
-        "ml-client", r"^amq\.gen-", r"^(ml-model-exchange)$|^amq\.gen-", r"^amq\.gen-"
+        "ml-client", r"^amq\.gen-", r"^(ml-model-exchange|ml-control-exchange)$|^amq\.gen-", r"^amq\.gen-"
     )
     assert rights(topology, "ml-operator") == Permission(
         "ml-operator", "^$", "^(ml-redeliver-exchange)$", r"^(ml-expired|ml-unrouted)$|^ml-dead-letter\."
@@ -168,7 +168,10 @@ def test_in_queue_mode_replies_take_the_reply_exchange_and_no_other_way() -> Non
         r"^(ml-reply-exchange)$|^ml-gateway\.",
     )
     assert rights(topology, "ml-client") == Permission(
-        "ml-client", r"^amq\.gen-", r"^(ml-model-exchange)$|^amq\.gen-", r"^(ml-reply-exchange)$|^amq\.gen-"
+        "ml-client",
+        r"^amq\.gen-",
+        r"^(ml-model-exchange|ml-control-exchange)$|^amq\.gen-",
+        r"^(ml-reply-exchange)$|^amq\.gen-",
     )
     assert rights(topology, "ml-operator") == rights(direct, "ml-operator")
     worker = rights(topology, "ml-worker-default")

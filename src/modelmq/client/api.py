@@ -35,7 +35,8 @@ class Client:
 
     The URL may name several hosts (`@a:5672,b:5672/vhost`). `amqps://` verifies the broker, against `ca_file` or the
     system's authorities, and shows the certificate of `cert_file` and `key_file` to a broker that asks for one; a URL
-    without user and password logs in by it. The user needs no more than the right to publish to `ml-model-exchange`.
+    without user and password logs in by it. The user needs no more than the right to publish to `ml-model-exchange`;
+    with that to `ml-control-exchange` too, what nobody waits for any more is not computed.
     """
 
     def __init__(  # noqa: PLR0913 - keywords, each with a default
@@ -65,7 +66,7 @@ class Client:
         self._options = _with_file(options, password_file) if password_file else options
         self._timeout_s = timeout_s
         self._connections = connections
-        self._rights = Rights(reply_mode, sends_cancels=False)
+        self._rights = Rights(reply_mode)
         self._requester: Requester | None = None
 
     async def __aenter__(self) -> Client:

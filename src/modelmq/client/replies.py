@@ -38,8 +38,6 @@ class Rights(msgspec.Struct, frozen=True):
     reply_mode: ReplyMode = "direct"
     reply_queues: str = ""
     """How the names of the reply queues begin that it may declare; empty: only the broker may name them."""
-    sends_cancels: bool = True
-    """Whether it may publish to the control exchange; who may not and does has its channel closed by the broker."""
 
 
 class Replies:

@@ -123,9 +123,10 @@ def bundle_properties(parts: Sequence[RequestPart], reply_to: str, now_unix_s: f
     )
 
 
-def cancel_of(correlation_id: str) -> Properties:
+def cancel_of(correlation_id: str, deadline_unix_s: float) -> Properties:
     """The message that withdraws a request, but for the reply address, which is that of the request."""
-    return Properties(type=CANCEL_TYPE, correlation_id=correlation_id)
+    deadline = {DEADLINE_HEADER: int(deadline_unix_s * 1000)}
+    return Properties(type=CANCEL_TYPE, correlation_id=correlation_id, headers=deadline)
 
 
 def reply_error(properties: Properties, reply: Delivery) -> RequestError | None:

@@ -14,12 +14,14 @@ import time
 from collections.abc import Callable, Iterable
 from functools import partial
 from math import inf
+from typing import NamedTuple
 
 import msgspec
 
 from modelmq import bundles
 from modelmq.amqp import Channel, Connection, ConnectionOptions, Link, Properties, Settled
 from modelmq.client import request as said
+from modelmq.client.cancels import Cancels
 from modelmq.client.pending import Entry, Pending
 from modelmq.client.replies import Asked, Replies, Rights
 from modelmq.errors import BrokerError, ChannelClosed, RequestError
@@ -50,6 +52,14 @@ class Rules(msgspec.Struct, frozen=True):
     """What it means that the broker does not take a request."""
 
 
+class _Way(NamedTuple):
+    """A channel by which requests went, the address they are answered at, and what withdraws them."""
+
+    channel: Channel
+    reply_to: str
+    cancels: Cancels
+
+
 class Shard:
     """One connection with one channel, over the life of many of both."""
 
@@ -63,7 +73,7 @@ class Shard:
         """What new requests go by."""
         self._reply_to = ""
         """The channel's reply address."""
-        self._ways: dict[int, tuple[Channel, str]] = {}
+        self._ways: dict[int, _Way] = {}
         """By number, as `pending` knows them: these two, and those by which replies to earlier requests come."""
         self._refusal: ChannelClosed | None = None
         self._reopen_s = _REOPEN_S[0]
@@ -90,13 +100,15 @@ class Shard:
     async def stop(self) -> None:
         """Close; what waits ends as unavailable."""
         self._stopped = True
+        for entry in self._pending:
+            self._cancel(entry)
         self._fail_all("This client was closed while the request waited")
         if self._timer is not None:
             self._timer.cancel()
         tasks = [task for task in (self._reopening, self._draining, self._closing) if task is not None]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, *(way.cancels.sent() for way in self._ways.values()), return_exceptions=True)
         await self._link.stop()
 
     def problem(self) -> str:
@@ -141,16 +153,12 @@ class Shard:
         answer = entry.payload.answer
         if answer.done() and not answer.cancelled():
             answer.exception()  # asked for, so that asyncio does not report it as lost
-        was_sent = entry.state != "unsent"
-        if self._pending.end(entry) and was_sent:
+        if self._pending.end(entry):
             self._cancel(entry)
 
     def say(self, properties: Properties, body: bytes) -> bool:
         """Publish to the control exchange with this channel's reply address; False when that cannot be done now."""
-        return self._say(self._channel, self._reply_to, properties, body)
-
-    def _say(self, channel: Channel | None, reply_to: str, properties: Properties, body: bytes) -> bool:
-        properties.reply_to = reply_to
+        channel, properties.reply_to = self._channel, self._reply_to
         if channel is None or channel.connection.blocked or not channel.connection.writable:
             return False
         try:
@@ -249,9 +257,10 @@ class Shard:
             self._draining = asyncio.create_task(wait())
 
     def _cancel(self, entry: Entry[Asked]) -> None:
-        if self._rules.rights.sends_cancels and entry.way in self._ways:
-            # By the way of the request, as the reply address is part of its name.
-            self._say(*self._ways[entry.way], said.cancel_of(entry.id), b"")
+        """Nobody need compute it any more, if it was sent at all."""
+        way = self._ways.get(entry.way)
+        if way is not None:
+            way.cancels.send(entry.id, entry.payload.request.deadline_unix_s)
 
     # What the broker tells.
 
@@ -293,8 +302,7 @@ class Shard:
             expired = verdict == "expired"
             problem = said.unavailable(self.problem() or unconfirmed)
             _fail(entry, said.expired(entry.payload.request) if expired else problem)
-            if verdict != "unsent":
-                self._cancel(entry)
+            self._cancel(entry)
         next_at = self._pending.next_at()
         if next_at is not None and not self._stopped:
             self._look_at(max(next_at, now + _TIMER_GRAIN_S))
@@ -310,7 +318,7 @@ class Shard:
         if self._reopening is not None and self._reopening is not asyncio.current_task():
             self._reopening.cancel()  # on a connection that this one takes over from
         self._pending.way += 1
-        self._ways[self._pending.way] = channel, reply_to
+        self._ways[self._pending.way] = _Way(channel, reply_to, Cancels(connection, channel, reply_to))
         channel.closed.add_done_callback(partial(self._on_closed, connection, self._pending.way))
         self._channel, self._reply_to = channel, reply_to
         self._refusal = None
@@ -322,7 +330,7 @@ class Shard:
 
     async def _retire(self, connection: Connection) -> None:
         """Replies to what was sent over it come over it. What takes too long is sent again, if it may run twice."""
-        ways = [way for way, (channel, _) in self._ways.items() if channel.connection is connection]
+        ways = [number for number, way in self._ways.items() if way.channel.connection is connection]
         await self._answered(ways, HAND_OVER_S)
         for way in ways:
             self._pending.again(self._loop.time(), way)
@@ -337,7 +345,7 @@ class Shard:
             await asyncio.wait(answers, timeout=timeout_s)
 
     def _on_closed(self, connection: Connection, way: int, closed: asyncio.Future[BrokerError | None]) -> None:
-        channel, _ = self._ways.pop(way)
+        channel = self._ways.pop(way).channel
         if self._stopped:
             return
         was_current = channel is self._channel

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import Any
 
 import msgspec
@@ -11,7 +12,7 @@ import pytest
 
 from modelmq import control
 from modelmq.amqp import Delivery, Properties
-from modelmq.client.replies import Rights
+from modelmq.client.cancels import Cancels
 from modelmq.control import WorkerReport
 from modelmq.errors import (
     Expired,
@@ -22,7 +23,7 @@ from modelmq.errors import (
     TooLarge,
     Unavailable,
 )
-from modelmq.events import ReplyUnmatched
+from modelmq.events import BrokerConnected, ReplyUnmatched
 from modelmq.protocol import encode_error
 
 pytestmark = pytest.mark.broker
@@ -143,6 +144,8 @@ async def test_a_deadline_that_has_passed_sends_nothing(broker: Any, asking: Any
     assert [each.body for each in broker.requests.items] == [b"on time"]
 
 
+@pytest.mark.both_reply_modes
+@pytest.mark.both_brokers
 async def test_cancelling_the_task_withdraws_the_request(broker: Any, asking: Any) -> None:
     await broker.provision()
     await broker.watch_control()
@@ -155,6 +158,28 @@ async def test_cancelling_the_task_withdraws_the_request(broker: Any, asking: An
         await task
     assert asker.requester.in_flight == 0
     await withdrawn(broker)
+    late = broker.requests.items[0].properties.headers["deadline"]
+    assert broker.control.items[0].properties.headers["deadline"] == late
+
+
+@pytest.mark.both_reply_modes
+async def test_many_are_withdrawn_by_one_channel_and_all_that_wait_at_the_end(broker: Any, asking: Any) -> None:
+    await broker.provision()
+    await broker.watch_control()
+    await broker.echo(answering=False)
+    asker = await asking()
+    tasks = asker.start(300)
+    await broker.requests.count(300)
+    for task in tasks[:200]:
+        task.cancel()
+    await broker.control.count(200)
+    await asker.requester.stop()
+    await broker.control.count(300)
+    await asyncio.gather(*tasks, return_exceptions=True)
+    asked = {(each.properties.reply_to, each.properties.correlation_id) for each in broker.requests.items}
+    told = [(each.properties.reply_to, each.properties.correlation_id) for each in broker.control.items]
+    assert len(told) == 300
+    assert set(told) == asked
 
 
 async def withdrawn(broker: Any) -> None:
@@ -165,16 +190,44 @@ async def withdrawn(broker: Any) -> None:
     assert (told.type, told.reply_to, told.correlation_id) == ("cancel", asked.reply_to, asked.correlation_id)
 
 
-async def test_without_the_right_to_cancel_none_is_sent(broker: Any, asking: Any) -> None:
+@pytest.mark.both_reply_modes
+@pytest.mark.both_brokers
+async def test_who_may_not_withdraw_loses_nothing_by_trying(
+    broker: Any,
+    asking: Any,
+    vhost: Any,
+    _admin: Any,  # noqa: PT019 - it is called
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A topology of before: RabbitMQ closes the channel with the cancel (403), and only that; none is sent again."""
     await broker.provision()
-    await broker.watch_control()
     await broker.echo(answering=False)
-    asker = await asking(rights=Rights(sends_cancels=False))
-    with pytest.raises(Expired):
-        await asker.ask(timeout_s=0.05)
-    assert asker.requester.say_hello("the next control message")
-    (message,) = await broker.control.count(1)
-    assert message.properties.type == "hello"
+    ended: list[Cancels] = []
+    end = Cancels._end
+    over = asyncio.Event()
+    monkeypatch.setattr(Cancels, "_end", lambda self: [ended.append(self), over.set(), end(self)])
+    rights = {"configure": ".*", "write": "^(ml-model-exchange|amq\\.gen-.*|ml-gateway.*)$", "read": ".*"}
+    user = f"{vhost.name}-asks"
+    _admin.call("PUT", f"users/{user}", {"password": vhost.password, "tags": ""})
+    try:
+        _admin.call("PUT", f"permissions/{vhost.name}/{user}", rights)
+        asker = await asking(options=replace(vhost, username=user).options())
+        first, waiting = asker.start(2)
+        await broker.requests.count(2)
+        first.cancel()
+        await asyncio.wait_for(over.wait(), 30)
+        assert ended[0]._own is not None
+        third = asyncio.create_task(asker.ask(b"third"))
+        await broker.requests.count(3)
+        third.cancel()
+        broker.answer(broker.requests.items[1], b"answered")
+        assert await waiting == b"answered"
+        broker.answering = True
+        assert await asker.ask(b"last") == b"last"
+        assert len(asker.of(BrokerConnected)) == 1
+        assert len(set(map(id, ended))) == 1
+    finally:
+        _admin.call("DELETE", f"users/{user}")
 
 
 @pytest.mark.both_reply_modes
