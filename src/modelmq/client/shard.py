@@ -337,6 +337,7 @@ class Shard:
         self._look_in_time()
         self._send_unsent()
         await self._answered(ways, None)
+        await asyncio.gather(*(self._ways[way].cancels.sent() for way in ways if way in self._ways))
 
     async def _answered(self, ways: Iterable[int], timeout_s: float | None) -> None:
         """Until all that is under way by these is; none outlives its deadline."""
