@@ -22,6 +22,7 @@
     ├── ModelLoadError           a model folder cannot be served
     ├── ProvisionError           the topology could not be applied
     ├── Retry                    a model's word, not an answer: these inputs again, after `after_s`
+    ├── LettersError             dead letters could not be looked at, replayed or purged
     └── NodeError                the private RabbitMQ node could not be installed, started or stopped
 
 Messages are one sentence: what happened, where, and what to do about it.
@@ -193,6 +194,12 @@ class Retry(ModelMQError):
         self.after_s = float(after_s)
         if not 0 < self.after_s < math.inf:
             raise ValueError(f"Retry(after_s={after_s!r}): the delay must be a finite number of seconds above 0.")
+
+
+class LettersError(ModelMQError):
+    """Dead letters could not be looked at, replayed or purged; those that were not are where they were."""
+
+    code = "letters"
 
 
 class NodeError(ModelMQError):
