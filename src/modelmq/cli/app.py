@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from modelmq.cli import config, failures
+from modelmq.cli import config, dead_commands, failures
+from modelmq.cli.flags import Config, Models, Output, Set, StateDir, Yes, found
 from modelmq.errors import ConfigError
 from modelmq.settings import Settings
 
@@ -29,13 +29,8 @@ topology_app = typer.Typer(help="What exists on the broker for your models.", no
 broker_app = typer.Typer(help="A private RabbitMQ in the state folder, in the background.", no_args_is_help=True)
 app.add_typer(topology_app, name="topology")
 app.add_typer(broker_app, name="broker")
+app.add_typer(dead_commands.app, name="dead")
 
-Config = Annotated[
-    Path | None, typer.Option("--config", help="Settings file; unset, $MODELMQ_CONFIG or modelmq.toml here.")
-]
-StateDir = Annotated[Path | None, typer.Option("--state-dir", help="Folder for the private RabbitMQ and secrets.")]
-Models = Annotated[Path | None, typer.Option("--models", help="Folder with the models.")]
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Any setting, by its dotted key.")]
 Delete = Annotated[
     list[str] | None,
     typer.Option("--delete", metavar="QUEUE", help="Delete this queue even when it is in use; may be repeated."),
@@ -45,8 +40,6 @@ Replace = Annotated[
     typer.Option("--replace", metavar="NAME", help="Delete and make anew this queue or exchange; may be repeated."),
 ]
 Adopt = Annotated[bool, typer.Option("--adopt", help="Take over a virtual host that somebody else made.")]
-Yes = Annotated[bool, typer.Option("--yes", "-y", help="Delete without asking.")]
-Output = Annotated[Literal["text", "json"], typer.Option("-o", "--output", help="For people or for programs.")]
 
 
 @app.callback()
@@ -73,8 +66,8 @@ def up(
     """
     from modelmq.cli import up_command
 
-    found = _found(config_file, set_, {"models_dir": models, "gateway.port": port, "state_dir": state_dir})
-    raise typer.Exit(up_command.run(found, workers, os.environ))
+    settings = found(config_file, set_, {"models_dir": models, "gateway.port": port, "state_dir": state_dir})
+    raise typer.Exit(up_command.run(settings, workers, os.environ))
 
 
 @app.command()
@@ -89,7 +82,7 @@ def gateway(
     from modelmq.cli import services
 
     flags = {"gateway.host": host, "gateway.port": port, "state_dir": state_dir}
-    services.run_gateway(config.attached(_found(config_file, set_, flags)))
+    services.run_gateway(config.attached(found(config_file, set_, flags)))
 
 
 @app.command()
@@ -110,7 +103,7 @@ def worker(
         "worker.health_port": health_port,
         "state_dir": state_dir,
     }
-    services.run_worker(config.attached(_found(config_file, set_, flags)))
+    services.run_worker(config.attached(found(config_file, set_, flags)))
 
 
 @app.command()
@@ -131,7 +124,7 @@ def infer(
     """
     from modelmq.cli import infer as asking
 
-    settings = config.attached(_found(config_file, set_, {"state_dir": state_dir}))
+    settings = config.attached(found(config_file, set_, {"state_dir": state_dir}))
     asking.run(settings, asking.Question(model, data, url, timeout_s), os.environ)
 
 
@@ -140,7 +133,7 @@ def status(config_file: Config = None, state_dir: StateDir = None, set_: Set = N
     """Show services, models, and queues with their consumers and depths."""
     from modelmq.cli import status as looking
 
-    settings = config.attached(_found(config_file, set_, {"state_dir": state_dir}))
+    settings = config.attached(found(config_file, set_, {"state_dir": state_dir}))
     looking.run(settings, as_json=output == "json")
 
 
@@ -149,7 +142,7 @@ def env(config_file: Config = None, state_dir: StateDir = None, set_: Set = None
     """Print shell lines for other programs: the HTTP URL, and the AMQP URL of a user that may only ask."""
     from modelmq.cli import env as printing
 
-    printing.run(config.attached(_found(config_file, set_, {"state_dir": state_dir})))
+    printing.run(config.attached(found(config_file, set_, {"state_dir": state_dir})))
 
 
 @topology_app.command("plan", cls=failures.StatusTwoIsChanges)
@@ -270,7 +263,7 @@ def topology_rotate(
     """
     from modelmq.cli import rotate
 
-    rotate.run(config.attached(_found(config_file, set_, {"state_dir": state_dir})), service, role, timeout_s)
+    rotate.run(config.attached(found(config_file, set_, {"state_dir": state_dir})), service, role, timeout_s)
 
 
 @broker_app.command("start")
@@ -278,7 +271,7 @@ def broker_start(config_file: Config = None, state_dir: StateDir = None, set_: S
     """Start the private RabbitMQ, or find it running, and print where it is."""
     from modelmq.cli import broker
 
-    broker.start(_found(config_file, set_, {"state_dir": state_dir}).settings)
+    broker.start(found(config_file, set_, {"state_dir": state_dir}).settings)
 
 
 @broker_app.command("stop")
@@ -286,7 +279,7 @@ def broker_stop(config_file: Config = None, state_dir: StateDir = None, set_: Se
     """Stop the private RabbitMQ and everything that belongs to it."""
     from modelmq.cli import broker
 
-    broker.stop(_found(config_file, set_, {"state_dir": state_dir}).settings)
+    broker.stop(found(config_file, set_, {"state_dir": state_dir}).settings)
 
 
 @app.command()
@@ -305,13 +298,4 @@ def main() -> None:
 def _topology_settings(
     config_file: Path | None, models: Path | None, state_dir: Path | None, pairs: list[str] | None
 ) -> Settings:
-    return config.attached(_found(config_file, pairs, {"models_dir": models, "state_dir": state_dir}))
-
-
-def _found(config_file: Path | None, pairs: list[str] | None, flags: Mapping[str, object]) -> config.Found:
-    plain = {key: str(value) if isinstance(value, Path) else value for key, value in flags.items()}
-    return config.find(config_file, os.environ, config.flags_of(pairs or []) | _set_only(plain))
-
-
-def _set_only(flags: dict[str, object]) -> dict[str, object]:
-    return {key: value for key, value in flags.items() if value is not None}
+    return config.attached(found(config_file, pairs, {"models_dir": models, "state_dir": state_dir}))

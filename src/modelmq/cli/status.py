@@ -15,8 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from modelmq.broker import processes
-from modelmq.broker.management import Management, connect, tls_of
-from modelmq.broker.secrets import read_secret, secret_file
+from modelmq.cli import as_operator
 from modelmq.errors import ModelMQError
 from modelmq.protocol import error_message
 from modelmq.retry_ladder import QUEUES as RETRY_QUEUES
@@ -25,9 +24,7 @@ from modelmq.settings import Settings
 from modelmq.supervisor import records
 from modelmq.supervisor.addresses import http_url
 from modelmq.supervisor.state import StateDir
-from modelmq.topology import user_name
 
-_TIMEOUT_S = 3.0
 _WIDTH = 1000
 """Wider than any line: names are not to be cut, and a terminal folds what is too long for it."""
 
@@ -104,7 +101,7 @@ def _gateway(settings: Settings, problems: list[str]) -> tuple[ServiceStatus, tu
     url = http_url(settings)
     models: list[ModelStatus] = []
     try:
-        with httpx.Client(base_url=url, timeout=_TIMEOUT_S, trust_env=False) as http:
+        with httpx.Client(base_url=url, timeout=as_operator.TIMEOUT_S, trust_env=False) as http:
             ready = http.get("/v2/health/ready")
             for name in _model_names(settings):
                 answer = http.get(f"/v2/models/{name}/ready")
@@ -125,7 +122,7 @@ def _broker(
     broker = settings.broker
     where = f"{', '.join(broker.hosts)}, virtual host {broker.vhost}, management {broker.management_url}"
     try:
-        with _management(settings) as management:
+        with as_operator.management(settings) as management:
             version = management.overview().rabbitmq_version
             queues = tuple(
                 QueueStatus(q.name, q.messages_ready, q.messages_unacknowledged, q.consumers, q.state)
@@ -139,18 +136,6 @@ def _broker(
         problems.append(error.message)
         return ServiceStatus("rabbitmq", "unreachable", detail=where), (), ()
     return ServiceStatus("rabbitmq", f"running {version}", detail=where), queues, connected
-
-
-def _management(settings: Settings) -> Management:
-    """As the operator, who may look and nothing else; as the administrator where there is no operator yet."""
-    broker = settings.broker
-    user = user_name("operator", settings.topology.environment)
-    path = secret_file(settings.state_dir, user)
-    if not path.exists():
-        return connect(broker)
-    secret = read_secret("", path)
-    user = secret.username or user
-    return Management(broker.management_url, user, secret.password, tls=tls_of(broker), timeout_s=_TIMEOUT_S)
 
 
 def _model_names(settings: Settings) -> list[str]:

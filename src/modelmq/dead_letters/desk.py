@@ -69,6 +69,8 @@ class Order(NamedTuple):
     deadline: Deadline
     now_ms: int
     takers: Collection[str] | None = None
+    dry_run: bool = False
+    """Nothing is published, and nothing leaves."""
 
 
 class Desk:
@@ -158,7 +160,8 @@ class _Replay:
         made = {each.delivery_tag: self._made(each) for each in page if self._picker.picks(self._reader.read(each))}
         sendable = {tag: messages for tag, messages in made.items() if not isinstance(messages, Refused)}
         self.kept.update(refused.why for refused in made.values() if isinstance(refused, Refused))
-        settled = iter(await self._published([each for messages in sendable.values() for each in messages]))
+        every = [each for messages in sendable.values() for each in messages]
+        settled = iter([Settled.ACKED] * len(every) if self._order.dry_run else await self._published(every))
         for tag, messages in sendable.items():
             ends = {next(settled) for _ in messages}
             failed = ends - {Settled.ACKED}
@@ -169,7 +172,7 @@ class _Replay:
                 gone.append(tag)
                 self.letters += 1
                 self.requests += len(messages)
-        return gone
+        return () if self._order.dry_run else gone
 
     def _made(self, delivery: Delivery) -> Sequence[Again] | Refused:
         if self._stuck:  # nobody needs to wait for each page that RabbitMQ does not take

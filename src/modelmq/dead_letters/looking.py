@@ -24,6 +24,7 @@ _NOT_FOUND = 404
 _PATIENCE_S = 30.0
 """For letters that the queue says it has, and for others to be done with it."""
 _PAUSE_S = 0.1
+_BLINK_S = 0.002
 _BACK_S = 2.0
 """For a page to be back; letters whose time is over never are."""
 
@@ -133,7 +134,7 @@ async def _put_back(probe: Channel, queue: str, held: Sequence[_Held]) -> None:
             if loop.time() > end:  # some have expired, or the queue is full and dropped its oldest
                 patience_s = _PAUSE_S
                 break
-            await asyncio.sleep(0)
+            await asyncio.sleep(_BLINK_S)
 
 
 async def _nobody_else(probe: Channel, queue: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-FIRST_PAGE = 16
+FIRST_PAGE = 32
 LARGEST_PAGE = 256
 PAGE_BYTES = 64 * 2**20
 
