@@ -25,6 +25,7 @@ _PATIENCE_S = 30.0
 """For letters that the queue says it has, and for others to be done with it."""
 _PAUSE_S = 0.1
 _BLINK_S = 0.002
+_TIMES = 3
 _BACK_S = 2.0
 """For a page to be back; letters whose time is over never are."""
 
@@ -61,15 +62,15 @@ def no_queue(queue: str) -> LettersError:
 
 async def _through_all(connection: Connection, probe: Channel, queue: str, handle: Handle, held: list[_Held]) -> int:
     # What comes while we look, as a replay that finds no queue, stands behind what is there now and is not looked at.
-    left, _ = await probe.count_queue(queue)
+    left: int | None = None
     seen, size, largest_bytes = 0, FIRST_PAGE, 0
-    while left > 0:
+    while left is None or left > 0:
         if len(held) == MOST_PAGES:
             raise LettersError(f"The queue {queue} holds more letters than can be looked at: {seen} and {left} more.")
         channel = await connection.channel()
         page: list[Delivery] = []
         held.append(_Held(channel, 0))
-        await _take(channel, probe, queue, min(size, left), page)
+        behind = await _take(channel, probe, queue, size if left is None else min(size, left), page)
         if not page:
             break
         held[-1] = _Held(channel, len(page))
@@ -78,14 +79,14 @@ async def _through_all(connection: Connection, probe: Channel, queue: str, handl
             channel.ack(tag)
         held[-1] = _Held(channel, len(page) - len(gone))
         seen += len(page)
-        left -= len(page)
+        left = behind if left is None else left - len(page)
         largest_bytes = max(largest_bytes, *(each.body_size for each in page))
         size = next_page(size, largest_bytes)
     return seen
 
 
-async def _take(channel: Channel, probe: Channel, queue: str, size: int, page: list[Delivery]) -> None:
-    """Fills the page with the next letters, less only when the queue has no more."""
+async def _take(channel: Channel, probe: Channel, queue: str, size: int, page: list[Delivery]) -> int:
+    """Fills the page with the next letters, less only when the queue has no more; how many it has behind them."""
     news = asyncio.Event()
 
     def on_delivery(delivery: Delivery) -> None:
@@ -95,13 +96,15 @@ async def _take(channel: Channel, probe: Channel, queue: str, size: int, page: l
     await channel.qos(size)
     tag = await channel.consume(queue, on_delivery)
     async with _in_time(f"RabbitMQ does not hand out the letters of {queue}; is a node away?"):
-        while len(page) < size:
-            ready, _ = await probe.count_queue(queue)
-            if not ready:
+        while True:
+            ready, consumers = await probe.count_queue(queue)
+            if consumers and (len(page) >= size or not ready):
                 break
+            # Of a busy queue RabbitMQ says that nothing is there after 250 ms; but we are, so that is no answer.
             with contextlib.suppress(TimeoutError):
-                await _until(news, page, min(size, len(page) + ready))
+                await _until(news, page, min(size, len(page) + ready) if consumers else size)
     await channel.cancel(tag)  # else what leaves would make room for more, and what comes back would come to us
+    return ready
 
 
 async def _until(news: asyncio.Event, page: list[Delivery], wanted: int) -> None:
@@ -125,7 +128,7 @@ async def _putting_back(probe: Channel, queue: str) -> AsyncIterator[list[_Held]
 
 async def _put_back(probe: Channel, queue: str, held: Sequence[_Held]) -> None:
     loop = asyncio.get_running_loop()
-    expected, patience_s = (await probe.count_queue(queue))[0], _BACK_S
+    expected, patience_s = await _ready(probe, queue), _BACK_S
     for channel, letters in held:
         await channel.close()
         expected += letters
@@ -135,6 +138,15 @@ async def _put_back(probe: Channel, queue: str, held: Sequence[_Held]) -> None:
                 patience_s = _PAUSE_S
                 break
             await asyncio.sleep(_BLINK_S)
+
+
+async def _ready(probe: Channel, queue: str) -> int:
+    """Letters in the queue now; none is believed only when told again, see `_take`."""
+    for _ in range(_TIMES):
+        ready, consumers = await probe.count_queue(queue)
+        if ready or consumers:
+            break
+    return ready
 
 
 async def _nobody_else(probe: Channel, queue: str) -> None:
