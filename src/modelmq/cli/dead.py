@@ -131,7 +131,7 @@ def _agreed(settings: Settings, wanted: Mapping[str, Selection]) -> dict[str, Se
     counts = text.counted({place: len(listing.letters) for place, listing in found.items()})
     if not any(listing.letters for listing in found.values()):
         return {}
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if not _asked():
         raise LettersError(f"Nothing was purged: this throws away {counts}; say --yes if that is what you want.")
     answer = Console().input(Text(f"Throw away {counts}, for good? [y/N] ")).strip().lower()
     if answer not in ("y", "yes"):
@@ -141,6 +141,11 @@ def _agreed(settings: Settings, wanted: Mapping[str, Selection]) -> dict[str, Se
         for place, listing in found.items()
         if listing.letters
     }
+
+
+def _asked() -> bool:
+    """Whether somebody is there who can answer."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
 
 
 def _complete(place: str, wanted: Selection, found: int) -> None:
