@@ -23,7 +23,7 @@ NAMES = st.sampled_from(
         "reason",
         "error",
         "attempts",
-        "died_at",
+        "died-at",
         "deadline",
         "replays",
         "CC",
@@ -106,7 +106,7 @@ def test_what_goes_again_is_the_request_and_nothing_stale(delivery: Delivery, de
         assert each.routing_key == delivery.routing_key
         assert (properties.reply_to, properties.expiration, properties.user_id) == (None, None, None)
         assert properties.delivery_mode == 2
-        assert not headers.keys() & {"reason", "error", "attempts", "died_at", "CC", "BCC"}
+        assert not headers.keys() & {"reason", "error", "attempts", "died-at", "retries", "CC", "BCC"}
         assert not [name for name in headers if name.startswith("x-")]
         assert headers["replays"] >= 1
         if not deadline.keep:

@@ -27,6 +27,7 @@ from modelmq.messages import (
     parse_routing_key,
 )
 from modelmq.metadata import MODEL_NAME
+from modelmq.retry_ladder import QUEUES as RETRY_QUEUES
 from modelmq.topology import EXPIRED_QUEUE, UNROUTED_QUEUE, dead_letter_queue
 
 EXPIRED, UNROUTED = "@expired", "@unrouted"
@@ -182,9 +183,10 @@ def _death(headers: Mapping[str, Any], place: str) -> tuple[str, int | None]:
 
 
 def _deaths(headers: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """The broker's own record of them, the last first."""
+    """The broker's own record of them, the last first; the end of a delay before a retry is none."""
     deaths = headers.get("x-death")
-    return [each for each in deaths if isinstance(each, dict)] if isinstance(deaths, list) else []
+    told = [each for each in deaths if isinstance(each, dict)] if isinstance(deaths, list) else []
+    return [each for each in told if not str(each.get("queue", "")).startswith(RETRY_QUEUES)]
 
 
 def _count(value: object) -> int | None:

@@ -21,11 +21,14 @@ from modelmq.messages import (
     DIED_AT_HEADER,
     ERROR_HEADER,
     REASON_HEADER,
+    RETRIES_HEADER,
     ROUTING_HEADERS,
 )
+from modelmq.retry_ladder import RUNG_HEADER
 
 _BROKERS_OWN = "x-"
-_OF_THE_DEATH = frozenset({REASON_HEADER, ATTEMPTS_HEADER, ERROR_HEADER, DIED_AT_HEADER})
+_OF_THE_DEATH = frozenset({REASON_HEADER, ATTEMPTS_HEADER, ERROR_HEADER, DIED_AT_HEADER, RETRIES_HEADER, RUNG_HEADER})
+"""Its retries are counted anew, their history stays."""
 _PERSISTENT = 2
 _LONGEST_TEXT = 255
 

@@ -88,7 +88,7 @@ class Office:
 
     async def letters(self, model: str, *bodies: bytes, **headers: Any) -> None:
         """As a worker writes them."""
-        told = {"reason": "model_process_died", "attempts": 3, "error": "It died.", "died_at": now_ms(), **headers}
+        told = {"reason": "model_process_died", "attempts": 3, "error": "It died.", "died-at": now_ms(), **headers}
         told = {name: value for name, value in told.items() if value is not None}
         await self.put(
             "ml-dead-letter-exchange", f"{model}.1", *bodies, headers=told, content_type="application/json",
