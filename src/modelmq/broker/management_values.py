@@ -105,7 +105,15 @@ class QueueInfo(msgspec.Struct, frozen=True):
     messages: int = 0
     messages_ready: int = 0
     messages_unacknowledged: int = 0
+    message_bytes_ready: int = 0
     consumers: int = 0
+    effective_policy_definition: Any = None
+
+    def limit(self, key: str) -> int | None:
+        """A bound that policies set on it, by its key in them."""
+        definition = self.effective_policy_definition
+        bound = definition.get(key) if isinstance(definition, dict) else None
+        return bound if isinstance(bound, int) else None
 
 
 class QueueTotals(msgspec.Struct, frozen=True):

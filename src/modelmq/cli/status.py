@@ -15,7 +15,9 @@ from rich.console import Console
 from rich.table import Table
 
 from modelmq.broker import processes
+from modelmq.broker.management_values import QueueInfo
 from modelmq.cli import as_operator
+from modelmq.dead_letters.letter import place_of, queue_of
 from modelmq.errors import ModelMQError
 from modelmq.protocol import error_message
 from modelmq.retry_ladder import QUEUES as RETRY_QUEUES
@@ -56,6 +58,15 @@ class QueueStatus(msgspec.Struct, frozen=True):
     state: str = ""
 
 
+class LettersStatus(msgspec.Struct, frozen=True):
+    """The dead letters of one place. `full`: each new one pushes the oldest out."""
+
+    place: str
+    letters: int
+    limit: int | None
+    full: bool
+
+
 class Status(msgspec.Struct, frozen=True):
     """The whole answer. `problems` is empty when all is well."""
 
@@ -65,6 +76,7 @@ class Status(msgspec.Struct, frozen=True):
     models: tuple[ModelStatus, ...]
     queues: tuple[QueueStatus, ...]
     problems: tuple[str, ...]
+    letters: tuple[LettersStatus, ...] = ()
 
 
 def run(settings: Settings, *, as_json: bool) -> None:
@@ -82,9 +94,32 @@ def look(settings: Settings) -> Status:
     """Asks everybody. Raises nothing for what does not answer."""
     problems: list[str] = []
     gateway, models = _gateway(settings, problems)
-    broker, queues, connected = _broker(settings, problems)
+    broker, infos, connected = _broker(settings, problems)
+    queues = tuple(
+        QueueStatus(q.name, q.messages_ready, q.messages_unacknowledged, q.consumers, q.state) for q in infos
+    )
+    letters = tuple(status for queue in infos if (status := letters_in(queue)) is not None)
+    problems += [
+        f"The queue {queue_of(each.place)} is full ({each.letters} dead letters): each new one pushes the oldest out, "
+        f"for good; see modelmq dead list {each.place}."
+        for each in letters
+        if each.full
+    ]
     services = (*_processes(settings, problems), *connected)
-    return Status(gateway, broker, services, models, queues, tuple(problems))
+    return Status(gateway, broker, services, models, queues, tuple(problems), letters)
+
+
+def letters_in(queue: QueueInfo) -> LettersStatus | None:
+    """What a queue holds of dead letters; None for a queue of another kind. Full is where one more may not fit."""
+    place, count = place_of(queue.name), queue.messages_ready
+    if place is None:
+        return None
+    most, most_bytes = queue.limit("max-length"), queue.limit("max-length-bytes")
+    size = queue.message_bytes_ready
+    full = count > 0 and (
+        (most is not None and count >= most) or (most_bytes is not None and size + size / count > most_bytes)
+    )
+    return LettersStatus(place, count, most, full)
 
 
 def _processes(settings: Settings, problems: list[str]) -> tuple[ServiceStatus, ...]:
@@ -118,16 +153,13 @@ def _gateway(settings: Settings, problems: list[str]) -> tuple[ServiceStatus, tu
 
 def _broker(
     settings: Settings, problems: list[str]
-) -> tuple[ServiceStatus, tuple[QueueStatus, ...], tuple[ServiceStatus, ...]]:
+) -> tuple[ServiceStatus, tuple[QueueInfo, ...], tuple[ServiceStatus, ...]]:
     broker = settings.broker
     where = f"{', '.join(broker.hosts)}, virtual host {broker.vhost}, management {broker.management_url}"
     try:
         with as_operator.management(settings) as management:
             version = management.overview().rabbitmq_version
-            queues = tuple(
-                QueueStatus(q.name, q.messages_ready, q.messages_unacknowledged, q.consumers, q.state)
-                for q in sorted(management.queues(broker.vhost), key=lambda queue: queue.name)
-            )
+            queues = tuple(sorted(management.queues(broker.vhost), key=lambda queue: queue.name))
             connected = tuple(
                 ServiceStatus(each.user_provided_name or each.name, each.state or "opening", detail=each.user)
                 for each in sorted(management.connections(broker.vhost), key=lambda connection: connection.user)
@@ -151,6 +183,9 @@ def _print(found: Status, console: Console) -> None:
     if found.queues:
         queue_rows = [(q.name, q.ready, q.unacked, q.consumers) for q in found.queues if not _is_idle_rung(q)]
         console.print(_table(("QUEUE", "READY", "UNACKED", "CONSUMERS"), queue_rows))
+    held = [(each.place, each.letters, each.limit or "") for each in found.letters if each.letters]
+    if held:
+        console.print(_table(("DEAD LETTERS", "LETTERS", "LIMIT"), held))
     for problem in found.problems:
         console.print(f"! {problem}", markup=False, highlight=False)
 
@@ -169,4 +204,4 @@ def _table(heads: tuple[str, ...], rows: Sequence[tuple[object, ...]]) -> Table:
     return table
 
 
-_NUMBERS = frozenset({"READY", "UNACKED", "CONSUMERS", "PID"})
+_NUMBERS = frozenset({"LETTERS", "LIMIT", "READY", "UNACKED", "CONSUMERS", "PID"})

@@ -27,7 +27,7 @@ from modelmq.topology import ModelRoute, build
 
 PATIENCE_S = 30.0
 MODELS = (ModelRoute("digits", ("1",)), ModelRoute("other", ("1",), routing_key="alias"))
-TOPOLOGY = {"dead_letter_max_length": 2000, "max_length": 5000}
+TOPOLOGY = {"dead_letter_max_length": 1600, "max_length": 5000}
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from modelmq.amqp import connect
+from modelmq.cli import status
 from modelmq.dead_letters import looking
 from modelmq.dead_letters.desk import desk, operator_options
 from modelmq.dead_letters.looking import look
@@ -85,6 +86,25 @@ async def test_many_pages_come_back_in_order_after_filters_and_failures(installa
     async with desk(installation.settings) as at:
         assert (await at.list_letters("digits", Selection(limit=1), 0)).total == 1500
     assert (await order(office))[:1000] != bodies(1000)[::-1]
+
+
+async def test_a_full_queue_drops_its_oldest_and_status_says_so(installation: Any, office: Any) -> None:
+    await office.letters("digits", *bodies(1605))
+    await office.until(DIGITS, 1600)
+    async with asyncio.timeout(PATIENCE_S):  # RabbitMQ tells its counts every 5 s
+        while True:
+            found = await asyncio.to_thread(status.look, installation.settings)
+            letters = {each.place: each for each in found.letters}
+            if letters["digits"].letters == 1600:
+                break
+            await asyncio.sleep(0.2)
+    assert letters["digits"] == status.LettersStatus("digits", 1600, 1600, full=True)
+    assert not letters["other"].full
+    (said,) = [problem for problem in found.problems if "dead letters" in problem]
+    assert said.startswith(
+        f"The queue {DIGITS} is full (1600 dead letters): each new one pushes the oldest out, for good"
+    )
+    assert await order(office) == bodies(1605, 5)
 
 
 async def test_letters_that_come_while_somebody_looks_stand_behind(installation: Any, office: Any) -> None:
