@@ -58,7 +58,7 @@ STEPS = st.lists(
         st.sampled_from([0.0, 0.001, 0.3, 0.7, 1.5, 20.0]),
         st.one_of(
             st.builds(Ask, st.sampled_from([0.0, 0.5, 1.0, 5.0, 100.0]), st.booleans(), st.booleans()),
-            st.builds(Event, st.sampled_from(["sent", "confirmed", "answered", "end"]), st.integers(0, 9)),
+            st.builds(Event, st.sampled_from(["sent", "confirmed", "refused", "answered", "end"]), st.integers(0, 9)),
             st.builds(Lose, st.booleans(), st.integers(0, 2)),
             st.builds(Again, st.integers(0, 2)),
             st.just(Move()),
@@ -76,6 +76,7 @@ class World:
         self.table: Pending[int] = Pending(CONFIRM_TIMEOUT_S)
         self.asked: list[Entry[int]] = []
         self.ended: set[str] = set()
+        self.confirmed: set[str] = set()
         self.attempted_s: dict[str, float] = {}
         self.now = 0.0
 
@@ -94,8 +95,10 @@ class World:
             self.send(entry)
 
     def send(self, entry: Entry[int]) -> None:
+        again = entry.refused
         self.table.sent(entry, self.now)
-        self.attempted_s[entry.id] = self.now
+        if not again:
+            self.attempted_s[entry.id] = self.now
 
     def happens(self, step: Event) -> None:
         if step.which >= len(self.asked):
@@ -105,7 +108,13 @@ class World:
             if entry.state == "unsent":
                 self.send(entry)
         elif step.what == "confirmed":
+            if entry.state == "sent":
+                self.confirmed.add(entry.id)
             self.table.confirmed(entry)
+        elif step.what == "refused":
+            was_sent = entry.state == "sent"
+            self.table.put_back(entry)
+            assert not was_sent or (entry.state, entry.refused) == ("unsent", True)
         elif step.what == "answered":
             found = self.table.answered(entry.id)
             assert (found is entry) == (entry.id not in self.ended), "a reply went to somebody else, or came twice"
@@ -157,9 +166,10 @@ class World:
             else:
                 assert waiting[entry.id] == {"unsent": "unsent", "unconfirmed": "sent"}[verdict]
                 assert self.now >= self.attempted_s[entry.id] + CONFIRM_TIMEOUT_S
+                assert entry.id not in self.confirmed, "what the broker had taken was given up before its deadline"
         for entry in self.table:
             assert self.now < entry.deadline_s, "a request outlived its deadline"
-            if entry.state != "confirmed":
+            if entry.id not in self.confirmed:
                 assert self.now < self.attempted_s[entry.id] + CONFIRM_TIMEOUT_S
 
     def check(self) -> None:
@@ -251,17 +261,18 @@ def test_a_flapping_connection_does_not_fill_the_agenda() -> None:
         assert table.lost(step * 0.1, table.way) == []
     assert len(table._agenda) <= 2 * 100 + 65
     assert table.next_at() is not None
-    assert all(verdict == "unsent" for _, verdict in table.due(1000.0))
+    assert all(verdict == "expired" for _, verdict in table.due(1e9))
     assert len(table) == 0
 
 
-def test_a_loss_long_after_the_confirm_has_its_own_time_to_come_back() -> None:
+def test_what_was_confirmed_may_wait_for_another_way_until_its_deadline() -> None:
     table: Pending[None] = Pending(CONFIRM_TIMEOUT_S)
-    entry = table.add("a", None, 100.0, 0.0)
-    table.sent(entry, 0.0)
-    table.confirmed(entry)
-    assert table.due(2.0) == []
-    assert table.next_at() == 100.0
-    assert table.lost(50.0, table.way) == []
-    assert table.next_at() == 51.0
-    assert [verdict for _, verdict in table.due(51.0)] == ["unsent"]
+    entries = [table.add(name, None, 100.0, 0.0) for name in "ab"]
+    for entry in entries:
+        table.sent(entry, 0.0)
+    table.confirmed(entries[0])
+    assert table.lost(0.5, table.way) == []
+    assert table.due(1.5) == [(entries[1], "unsent")]
+    table.sent(entries[0], 50.0)
+    assert table.due(99.0) == []
+    assert table.due(100.0) == [(entries[0], "expired")]

@@ -34,6 +34,10 @@ class Entry(msgspec.Struct, Generic[T], eq=False):
     """When waiting for the confirm (sent) or for a way to send (unsent) ends."""
     state: State
     idempotent: bool
+    accepted: bool = False
+    """The broker once confirmed it. Should its way be lost, it may wait for another until its deadline."""
+    refused: bool = False
+    """The broker did not take it when it was last sent; to try again gives it no more time."""
     way: int = 0
     """By which of the ways that were taken in turn it was sent last; meaningless while it is unsent."""
 
@@ -76,12 +80,21 @@ class Pending(Generic[T]):
         """It was handed to the broker; from now on its confirm is awaited."""
         entry.state = "sent"
         entry.way = self.way
-        entry.give_up_s = now + self._confirm_timeout_s
+        if not entry.refused:
+            entry.give_up_s = self._give_up_s(entry, now)
 
     def confirmed(self, entry: Entry[T]) -> None:
         """The broker has it. Says nothing new of a request that has ended."""
         if entry.state == "sent":
             entry.state = "confirmed"
+            entry.accepted = True
+            entry.refused = False
+
+    def put_back(self, entry: Entry[T]) -> None:
+        """The broker did not take it, and may take it in a moment: it is unsent again."""
+        if entry.state == "sent":
+            entry.state = "unsent"
+            entry.refused = True
 
     def answered(self, id_: str | None) -> Entry[T] | None:
         """The request that this reply ends, confirmed or not; None for a late reply, a duplicate or a stranger's."""
@@ -114,7 +127,8 @@ class Pending(Generic[T]):
         for entry in self.under_way(way):
             if entry.idempotent:
                 entry.state = "unsent"
-                entry.give_up_s = now + self._confirm_timeout_s
+                entry.refused = False
+                entry.give_up_s = self._give_up_s(entry, now)
                 self._schedule(entry)
 
     def under_way(self, way: int) -> list[Entry[T]]:
@@ -145,6 +159,9 @@ class Pending(Generic[T]):
         while self._agenda and self._agenda[0][2].state == "ended":
             heapq.heappop(self._agenda)
         return self._agenda[0][0] if self._agenda else None
+
+    def _give_up_s(self, entry: Entry[T], now: float) -> float:
+        return entry.deadline_s if entry.accepted else now + self._confirm_timeout_s
 
     def _schedule(self, entry: Entry[T]) -> None:
         self._scheduled += 1

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import msgspec
 
 from modelmq import bundles
-from modelmq.amqp import Channel, Delivery, Properties
+from modelmq.amqp import Channel, ConnectionOptions, Delivery, Properties
 from modelmq.bundles import BUNDLE
 from modelmq.client import request as said
 from modelmq.client.pending import Pending
@@ -38,6 +38,20 @@ class Rights(msgspec.Struct, frozen=True):
     reply_mode: ReplyMode = "direct"
     reply_queues: str = ""
     """How the names of the reply queues begin that it may declare; empty: only the broker may name them."""
+
+
+class Rules(msgspec.Struct, frozen=True):
+    """What all shards of a requester share."""
+
+    options: ConnectionOptions
+    service: str
+    emit: Emit
+    confirm_timeout_s: float
+    max_in_flight: int
+    rights: Rights
+    on_report: Callable[[bytes], None] | None
+    refused: Callable[[Request], RequestError]
+    """What it means that the broker does not take a request."""
 
 
 class Replies:
@@ -122,3 +136,9 @@ class Replies:
         if self._on_report is not None:
             with contextlib.suppress(InvalidRequest):
                 self._on_report(body)
+
+
+def fail(asked: Asked, error: RequestError) -> None:
+    """Its caller is told, unless it was told something before."""
+    if not asked.answer.done():
+        asked.answer.set_exception(error)

@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 from modelmq import control
 from modelmq.amqp import ConnectionOptions, Properties
-from modelmq.client.replies import Asked, Rights
+from modelmq.client.replies import Asked, Rights, Rules
 from modelmq.client.request import Request, refused, route
-from modelmq.client.shard import Rules, Shard
+from modelmq.client.shard import Shard
 from modelmq.control import Hello
 from modelmq.errors import RequestError
 from modelmq.events import Emit

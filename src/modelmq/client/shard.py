@@ -11,21 +11,18 @@ import asyncio
 import contextlib
 import random
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from math import inf
 from typing import NamedTuple
 
-import msgspec
-
 from modelmq import bundles
-from modelmq.amqp import Channel, Connection, ConnectionOptions, Link, Properties, Settled
+from modelmq.amqp import Channel, Connection, Link, Properties, Settled
 from modelmq.client import request as said
 from modelmq.client.cancels import Cancels
 from modelmq.client.pending import Entry, Pending
-from modelmq.client.replies import Asked, Replies, Rights
-from modelmq.errors import BrokerError, ChannelClosed, RequestError
-from modelmq.events import Emit
+from modelmq.client.replies import Asked, Replies, Rules, fail
+from modelmq.errors import BrokerError, ChannelClosed, RequestError, Unavailable
 from modelmq.messages import CONTROL_EXCHANGE, MODEL_EXCHANGE
 
 _ACKED, _NACKED, _RETURNED = Settled.ACKED, Settled.NACKED, Settled.RETURNED
@@ -35,21 +32,11 @@ HAND_OVER_S = 30.0
 """How long a connection that was handed over from waits for replies; then what may run twice is sent again."""
 _REOPEN_S = (0.1, 5.0)
 """First and longest pause before a channel is opened again."""
+FRESH_S = 5.0
+"""A channel younger than this is refused by a queue that has no leader, as by a full one."""
+_REFUSED_S = (0.05, 0.1)
+"""Bounds of the pause before what was refused so is sent again."""
 _NOT_FOUND, _FORBIDDEN = 404, 403
-
-
-class Rules(msgspec.Struct, frozen=True):
-    """What all shards of a requester share."""
-
-    options: ConnectionOptions
-    service: str
-    emit: Emit
-    confirm_timeout_s: float
-    max_in_flight: int
-    rights: Rights
-    on_report: Callable[[bytes], None] | None
-    refused: Callable[[said.Request], RequestError]
-    """What it means that the broker does not take a request."""
 
 
 class _Way(NamedTuple):
@@ -82,6 +69,8 @@ class Shard:
         """Requests of this turn of the loop that may share a message, by routing key."""
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
+        self._fresh_until = 0.0
+        self._sending_again: asyncio.TimerHandle | None = None
         self._reopening: asyncio.Task[None] | None = None
         self._draining: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
@@ -103,8 +92,9 @@ class Shard:
         for entry in self._pending:
             self._cancel(entry)
         self._fail_all("This client was closed while the request waited")
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._sending_again):
+            if timer is not None:
+                timer.cancel()
         tasks = [task for task in (self._reopening, self._draining, self._closing) if task is not None]
         for task in tasks:
             task.cancel()
@@ -269,7 +259,7 @@ class Shard:
             self._pending.confirmed(entry)
             self._reopen_s = _REOPEN_S[0]
         elif settled is _NACKED:
-            self._finish(entry, self._rules.refused(entry.payload.request))
+            self._on_refused(entry)
         elif settled is _RETURNED:
             self._finish(entry, said.returned(entry.payload.request))
         # A loss is told once for all of them, by the end of the channel: replies are lost with it as well.
@@ -278,9 +268,25 @@ class Shard:
         for entry in entries:
             self._on_settled(entry, settled)
 
+    def _on_refused(self, entry: Entry[Asked]) -> None:
+        """Its queue is full; or it has no leader, as when a node of a cluster was lost, and soon has another."""
+        error = self._rules.refused(entry.payload.request)
+        may_pass = entry.accepted or isinstance(error, Unavailable) or self._loop.time() < self._fresh_until
+        if not may_pass or not entry.idempotent:
+            self._finish(entry, error)
+            return
+        self._pending.put_back(entry)
+        if self._sending_again is None:
+            pause_s = random.uniform(*_REFUSED_S)  # noqa: S311 - jitter, not a secret
+            self._sending_again = self._loop.call_later(pause_s, self._send_again)
+
+    def _send_again(self) -> None:
+        self._sending_again = None
+        self._send_unsent()
+
     def _finish(self, entry: Entry[Asked], error: RequestError) -> None:
         if self._pending.end(entry):
-            _fail(entry, error)
+            fail(entry.payload, error)
 
     def _fail_all(self, problem: str) -> None:
         for entry in self._pending:
@@ -299,9 +305,12 @@ class Shard:
         self._timer, self._timer_at = None, inf
         unconfirmed = f"RabbitMQ did not confirm the request within {self._rules.confirm_timeout_s:g} s"
         for entry, verdict in self._pending.due(now):
-            expired = verdict == "expired"
-            problem = said.unavailable(self.problem() or unconfirmed)
-            _fail(entry, said.expired(entry.payload.request) if expired else problem)
+            if verdict == "expired":
+                fail(entry.payload, said.expired(entry.payload.request))
+            elif entry.refused:
+                fail(entry.payload, self._rules.refused(entry.payload.request))
+            else:
+                fail(entry.payload, said.unavailable(self.problem() or unconfirmed))
             self._cancel(entry)
         next_at = self._pending.next_at()
         if next_at is not None and not self._stopped:
@@ -321,6 +330,7 @@ class Shard:
         self._ways[self._pending.way] = _Way(channel, reply_to, Cancels(connection, channel, reply_to))
         channel.closed.add_done_callback(partial(self._on_closed, connection, self._pending.way))
         self._channel, self._reply_to = channel, reply_to
+        self._fresh_until = self._loop.time() + FRESH_S
         self._refusal = None
         self._send_unsent()
 
@@ -371,7 +381,7 @@ class Shard:
 
     def _give_back_lost(self, way: int) -> None:
         for entry in self._pending.lost(self._loop.time(), way):
-            _fail(entry, said.unavailable("The connection to RabbitMQ was lost while the request was under way"))
+            fail(entry.payload, said.unavailable("The connection to RabbitMQ was lost while the request was under way"))
         self._look_in_time()
         self._send_unsent()
 
@@ -391,9 +401,3 @@ class Shard:
             except BrokerError:
                 continue
             return
-
-
-def _fail(entry: Entry[Asked], error: RequestError) -> None:
-    answer = entry.payload.answer
-    if not answer.done():
-        answer.set_exception(error)

@@ -90,27 +90,25 @@ async def test_what_must_not_run_twice_ends_with_its_connection(
     assert len(broker.requests.items) == 6
 
 
-async def test_a_connection_that_stays_away_is_unavailable_in_time(
+async def test_while_the_connection_stays_away_only_what_was_taken_waits_for_it(
     broker: Any, asking: Any, cut: Any, vhost: Any, results_of: Any
 ) -> None:
     await broker.provision()
     await broker.echo(answering=False)
     asker = await asking(options=through(vhost, cut.port), confirm_timeout_s=0.5)
-    tasks = asker.start(5)
-    await broker.requests.count(5)
+    taken, impatient = asker.start(5), asker.start(5, timeout_s=1.5)
+    await broker.requests.count(10)
+    await confirmed(asker)
     await cut.cut()
-    cut_at = time.monotonic()
-    results = await results_of(tasks)
-    assert 0.4 <= time.monotonic() - cut_at < 3.0
-    assert all(isinstance(result, Unavailable) for result in results)
+    assert all(isinstance(result, Expired) for result in await results_of(impatient))
     with pytest.raises(Unavailable, match="refused the connection") as told:
         await asker.ask()
     assert told.value.retry_after_s
     assert not asker.requester.status()[0]
-    assert asker.requester.in_flight == 0
-    await cut.mend()
+    assert asker.requester.in_flight == 5
     broker.answering = True
-    await asyncio.wait_for(asker.requester.up(), 30)
+    await cut.mend()
+    assert await results_of(taken) == [b"%d" % number for number in range(5)]
     assert await asker.ask(b"again") == b"again"
 
 
