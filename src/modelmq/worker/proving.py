@@ -1,14 +1,15 @@
 """Sends the first reply to each broker node over a spare connection, because a forged address would cost the main one.
 
 RabbitMQ ends the connection that replies to a direct address of a node it does not know, and with it everything that
-is held and computed there. Only what was confirmed once goes the short way, through the lanes. Where replies go to
-queues there are no direct addresses, and nothing is to be proved. Knows no models.
+is held and computed there. Only what was confirmed once goes the short way, through the lanes; when a node leaves, that
+costs the main connection all the same, and then everything is proved again. Where replies go to queues there are no
+direct addresses, and nothing is to be proved. Knows no models.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -39,8 +40,11 @@ class ProvingPublisher:
         self._exchange = exchange
         self._emit = emit
         self._known: OrderedDict[str, None] = OrderedDict()
-        # Bounded by what the lanes may hold; None between two replies: the connection is to be made anew.
-        self._waiting: asyncio.Queue[_Reply | None] = asyncio.Queue()
+        # By what they have to prove, so that many forged addresses make nobody wait who shares none with them. Bounded
+        # by what the lanes may hold.
+        self._waiting: OrderedDict[str, deque[_Reply]] = OrderedDict()
+        self._news = asyncio.Event()
+        self._renewing = False
         self._connection: Connection | None = None
         self._channel: Channel | None = None
 
@@ -49,25 +53,58 @@ class ProvingPublisher:
         risk = reply_address.risk(address)
         return not risk or risk in self._known
 
-    def publish(self, address: str, properties: Properties, body: bytes, then: Then) -> None:
-        """Reply; `then` is called once, with RETURNED where the address is a bad one and nobody can be answered."""
-        self._waiting.put_nowait(_Reply(address, properties, body, then))
+    def publish(self, address: str, properties: Properties, body: bytes, then: Then, *, first: bool = False) -> None:
+        """Reply; `then` is called once, with RETURNED where the address is a bad one and nobody can be answered.
+
+        `first` is before all that wait, for addresses that only a service can have given.
+        """
+        risk = reply_address.risk(address)
+        replies = self._waiting.setdefault(risk, deque())
+        replies.append(_Reply(address, properties, body, then))
+        if first:
+            replies.rotate(1)
+            self._waiting.move_to_end(risk, last=False)
+        self._news.set()
 
     def renew(self) -> None:
-        """The login changed: after the replies that wait the connection is closed; the next reply makes another."""
-        self._waiting.put_nowait(None)
+        """The login changed: after the reply under way the connection is closed; the next one makes another."""
+        self._renewing = True
+        self._news.set()
+
+    def distrust(self, ended: BrokerError | None) -> None:
+        """A connection that proven replies went by ended for this reason: if for a reply, everything is to be proved.
+
+        A node has left, and it cannot be told which.
+        """
+        if ended is not None and ended.reply_code == _INTERNAL_ERROR:
+            self._known.clear()
 
     async def run(self) -> None:
-        """One reply after another, so that it is known which of them the broker did not bear."""
+        """One proof after another, so that it is known which reply the broker did not bear."""
         try:
             while True:
-                reply = await self._waiting.get()
-                if reply is None:
+                if self._renewing:
+                    self._renewing = False
                     await self._close()
+                elif self._waiting:
+                    await self._prove(*self._waiting.popitem(last=False))
                 else:
-                    reply.then(await self._sent(reply))
+                    self._news.clear()
+                    await self._news.wait()
         finally:
             await self._close()
+
+    async def _prove(self, risk: str, replies: deque[_Reply]) -> None:
+        """By the first of them; the others follow it, or take their turn again behind those of other nodes."""
+        first = replies.popleft()
+        verdict = await self._sent(first)
+        first.then(verdict)
+        channel = self._channel
+        while replies and verdict is Settled.ACKED and channel is not None and not channel.closed.done():
+            reply = replies.popleft()
+            channel.publish(self._exchange, reply.address, reply.properties, reply.body, on_settled=reply.then)
+        if replies:
+            self._waiting.setdefault(risk, deque()).extend(replies)
 
     async def _close(self) -> None:
         connection, self._connection, self._channel = self._connection, None, None

@@ -114,6 +114,7 @@ class Worker:
         self._stopping.set()
         self._stopping = asyncio.Event()
         self.connection = connection
+        connection.closed.add_done_callback(lambda closed: self._proving.distrust(closed.result()))
         self._spawn(self._confirmed.run(connection, self._stopping))
         self._spawn(self._control.run(connection, self._stopping))
         self._spawn(self._depths.run(connection, self._stopping))
