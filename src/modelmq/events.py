@@ -176,6 +176,13 @@ class QueueMissing(Event, frozen=True):
     retry_in_s: float
 
 
+class ConsumerEnded(Event, frozen=True):
+    """RabbitMQ ended a worker's consumer, or the channel it was on; the worker consumes the queue again."""
+
+    queue: str
+    reason: str
+
+
 class ModelSeen(Event, frozen=True):
     """The gateway learnt that a model's state among the workers changed."""
 

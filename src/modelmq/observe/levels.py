@@ -16,6 +16,7 @@ from modelmq.events import (
     BrokerDrained,
     BrokerHandedOver,
     BrokerHandOverFailed,
+    ConsumerEnded,
     Event,
     MessageRefused,
     ModelLoaded,
@@ -64,6 +65,7 @@ _LEVELS: Final[dict[type[Event], Level | Callable[[Any], Level]]] = {
     ModelLoadFailed: "error",
     ModelProcessEnded: "warning",
     QueueMissing: "warning",
+    ConsumerEnded: "warning",
     ModelSeen: lambda event: "warning" if event.state == "failed" else "info",
     ReplyUnmatched: "debug",
 }

@@ -17,7 +17,7 @@ import msgspec
 from modelmq import bundles
 from modelmq.amqp import AckTracker, Channel, Delivery, Properties, Settled
 from modelmq.bundles import BUNDLE, LARGEST_PART_BYTES, ReplyPart
-from modelmq.errors import BrokerError
+from modelmq.errors import BrokerError, ChannelClosed
 from modelmq.messages import JSON, STATUS_HEADER, Lane
 from modelmq.worker import dead_letter, retry
 from modelmq.worker.confirmed import ConfirmedPublisher
@@ -65,6 +65,8 @@ class LaneChannel:
         """Requests in a message, on average of the latest."""
         self.ended = asyncio.Event()
         """No more messages come: the channel closed, or the broker cancelled the consumer."""
+        self.ended_by_broker = ""
+        """Why, where it was the broker that ended only this."""
         self._channel = channel
         self._confirmed = confirmed
         self._proving = proving
@@ -83,7 +85,7 @@ class LaneChannel:
         self._empty = asyncio.Event()
         self._consumer_tag = ""
         self._prefetch = 0
-        channel.closed.add_done_callback(lambda _: self._lost())
+        channel.closed.add_done_callback(self._on_closed)
 
     @property
     def requests(self) -> int:
@@ -159,7 +161,14 @@ class LaneChannel:
         self._accept(messages, self)
 
     def _on_cancelled(self, _consumer_tag: str) -> None:
+        self.ended_by_broker = "RabbitMQ cancelled the consumer."
         self.ended.set()
+
+    def _on_closed(self, closed: asyncio.Future[BrokerError | None]) -> None:
+        reason = closed.result()
+        if isinstance(reason, ChannelClosed) and not self.ended_by_broker:
+            self.ended_by_broker = reason.message
+        self._lost()
 
     def _lost(self) -> None:
         self.open = False

@@ -14,7 +14,7 @@ from typing import NamedTuple
 from modelmq.amqp import Connection
 from modelmq.control import LaneReport
 from modelmq.errors import BrokerError, NotFound
-from modelmq.events import Emit, MessageRefused, QueueMissing
+from modelmq.events import ConsumerEnded, Emit, MessageRefused, QueueMissing
 from modelmq.messages import LANES, Lane
 from modelmq.runtimes import ModelSource
 from modelmq.settings import WorkerSettings
@@ -213,6 +213,8 @@ class ServedQueue:
             self.missing.discard(queue)
             self._around.changed()
             await _first(channel.ended, stopping)
+            if channel.ended_by_broker:
+                self._around.emit(ConsumerEnded(queue, channel.ended_by_broker))
             if self._lanes.get(lane) is channel:  # else another connection has taken over
                 del self._lanes[lane]
             # Aside, because after a cancel by the broker the next attempt must not wait for what is held.

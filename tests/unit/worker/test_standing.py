@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 
 import pytest
 
@@ -14,6 +15,7 @@ Script = list[BrokerError | None]
 def short(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(standing, "FIRST_DELAY_S", 0.001)
     monkeypatch.setattr(standing, "MAX_DELAY_S", 0.004)
+    monkeypatch.setattr(standing.random, "random", lambda: 1.0)
 
 
 async def kept(script: Script) -> tuple[int, list[float]]:
@@ -43,8 +45,25 @@ async def test_refusals_are_told_with_growing_delays_up_to_the_most() -> None:
     assert await kept([REFUSED] * 5) == (6, [0.001, 0.002, 0.004, 0.004, 0.004])
 
 
-async def test_an_attempt_that_worked_forgives_the_refusals_before_it() -> None:
+async def test_an_attempt_that_worked_forgives_the_refusals_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(standing, "HELD_S", 0.0)
     assert await kept([REFUSED, REFUSED, None, REFUSED]) == (5, [0.001, 0.002, 0.001])
+
+
+async def test_what_ends_at_once_is_tried_at_once_and_then_with_growing_delays(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+
+    async def wait_for(waiting: Coroutine[None, None, None], delay_s: float) -> None:
+        waiting.close()
+        waits.append(delay_s)
+
+    monkeypatch.setattr(standing.asyncio, "wait_for", wait_for)
+    assert await kept([None] * 5) == (6, [])
+    assert waits == [0.0, 0.001, 0.002, 0.004, 0.004]
+
+
+def test_chance_spreads_over_half_of_a_delay() -> None:
+    assert standing.delay_after_s(1, 0.0) == pytest.approx(standing.delay_after_s(1, 1.0) / 2)
 
 
 async def test_being_told_to_stop_ends_the_wait_after_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
