@@ -44,6 +44,7 @@ _Few = Annotated[int, Meta(ge=1, le=64, title="a whole number from 1 to 64")]
 _Body = Annotated[int, Meta(ge=1, le=16_777_216, title="a number of bytes from 1 to 16777216 (16 MiB)")]
 _Bytes = Annotated[int, Meta(ge=1, le=2**50, title="a number of bytes from 1 to 1125899906842624")]
 _Seconds = Annotated[float, Meta(gt=0, le=1_000_000, title="a number of seconds above 0 and at most 1000000")]
+_Delay = Annotated[float, Meta(ge=0, le=1_000_000, title="a number of seconds from 0 to 1000000")]
 _Roles = Annotated[
     dict[_Name, tuple[_Name, ...]],
     Meta(title="a table of role names with lists of model names, of letters, digits, - and _ each"),
@@ -113,6 +114,10 @@ class GatewaySettings(msgspec.Struct, frozen=True):
     ] = 5.0
     connections: Annotated[_Few, Meta(description="Connections to RabbitMQ, over which models are spread.")] = 1
     drain_s: Annotated[_Seconds, Meta(description="Longest time to finish open requests when told to stop.")] = 30.0
+    drain_delay_s: Annotated[
+        _Delay,
+        Meta(description="So long new connections are accepted after that: until load balancers know (Kubernetes: 5)."),
+    ] = 0.0
 
 
 class WorkerSettings(msgspec.Struct, frozen=True):

@@ -107,7 +107,7 @@ class Gateway:
             # The tasks never end by themselves: if one does, its error is a bug that must not idle unnoticed.
             await asyncio.wait([stopped, *tasks], return_when=asyncio.FIRST_COMPLETED)
             self._emit(ServiceStopping(SERVICE, "told to stop" if stop.is_set() else "a task ended"))
-            await self._server.drain(gateway.drain_s)
+            await self._server.drain(gateway.drain_s, after_s=gateway.drain_delay_s)
         finally:
             await self._server.close()
             await self._requester.stop()

@@ -27,6 +27,7 @@ class HttpServer:
     def __init__(self, handler: Handler, limits: Limits) -> None:
         self._shared = Shared(handler, limits)
         self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
         self._ticking: asyncio.Task[None] | None = None
 
     @property
@@ -38,6 +39,7 @@ class HttpServer:
         """Listen; the port, which matters where `port` is 0. Raises ConfigError, naming `setting`."""
         listener = _listen(host, port, setting, self._shared.limits.backlog)
         loop = asyncio.get_running_loop()
+        self._listener = listener.dup()  # see _stop_accepting
         self._server = await loop.create_server(
             lambda: Connection(self._shared), sock=listener, backlog=self._shared.limits.backlog
         )
@@ -45,14 +47,17 @@ class HttpServer:
         self._ticking = asyncio.create_task(self._tick())
         return int(listener.getsockname()[1])
 
-    async def drain(self, within_s: float) -> None:
+    async def drain(self, within_s: float, *, after_s: float = 0.0) -> None:
         """Accept no more, answer what is asked on open connections and close each behind its answer.
 
-        What is not answered within the time is cancelled and answered 503.
+        What is not answered within the time is cancelled and answered 503. Connections are closed behind their answers
+        at once, but new ones are accepted for `after_s` more, by whoever has not heard yet that this server is leaving.
         """
         loop, shared = asyncio.get_running_loop(), self._shared
-        self._stop_accepting()
         shared.draining = True
+        await asyncio.sleep(after_s)
+        await self._stop_accepting()
+        await asyncio.sleep(_LOOK_S)  # who was accepted just now is known to us some turns of the loop later
         began = loop.time()
         while shared.connections and loop.time() - began < within_s:
             if loop.time() - began >= _LAST_CALL_S:
@@ -68,7 +73,7 @@ class HttpServer:
 
     async def close(self) -> None:
         """At once. Idempotent."""
-        self._stop_accepting()
+        await self._stop_accepting()
         for connection in list(self._shared.connections):
             connection.close()
         if self._ticking is not None:
@@ -78,10 +83,22 @@ class HttpServer:
             self._ticking = None
         await asyncio.sleep(0)  # so that the transports are gone when the loop ends
 
-    def _stop_accepting(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+    async def _stop_accepting(self) -> None:
+        """Refuse who comes from now on. Who came before and was not accepted yet would be reset, so is accepted."""
+        server, self._server = self._server, None
+        listener, self._listener = self._listener, None
+        if server is not None:
+            server.close()
+        if listener is None:
+            return
+        loop, shared = asyncio.get_running_loop(), self._shared
+        accepted: list[socket.socket] = []
+        with listener, contextlib.suppress(OSError):
+            while len(accepted) < shared.limits.backlog:
+                accepted.append(listener.accept()[0])
+        for client in accepted:
+            client.setblocking(False)
+            await loop.connect_accepted_socket(lambda: Connection(shared), client)
 
     async def _until_left(self, at_most_s: float) -> None:
         self._shared.left.clear()
