@@ -30,11 +30,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from modelmq.broker import node_config, node_record, ports
+from modelmq.broker import node_record, ports
 from modelmq.broker.install import locate
 from modelmq.broker.node import NodeSpec, RunningNode, start
 from modelmq.broker.node_config import LOOPBACK, OWNER_VARIABLE, files_in
 from modelmq.broker.processes import end, with_variable
+from tests.nodes import evaluate
 
 SIZE = 3
 _ADMIN = "modelmq-admin"
@@ -52,18 +53,10 @@ cluster_formation.peer_discovery_backend = classic_config
 _WATCH = """
 import sys
 from modelmq.broker.processes import end, with_variable
+from tests.nodes import evaluate
 sys.stdin.read()
 for folder in sys.argv[1:]:
     end(with_variable("MODELMQ_NODE", folder), 0.0)
-"""
-
-# Asks a node from an Erlang machine of its own, which no node counts as a member; rabbitmqctl takes far longer.
-_EVALUATE = """
-{ok, Tokens, _} = erl_scan:string(os:getenv("EXPRESSION")),
-{ok, Parsed} = erl_parse:parse_exprs(Tokens),
-Node = list_to_atom(os:getenv("RABBITMQ_NODENAME")),
-Result = case rpc:call(Node, erl_eval, exprs, [Parsed, []], 20000) of {value, Value, _} -> Value; Other -> Other end,
-io:format("~0p~n", [Result]), halt(0).
 """
 
 _ALL_RUN = (
@@ -251,26 +244,7 @@ class Cluster:
     def evaluate(self, index: int, expression: str) -> str:
         """What an Erlang expression is worth on a node, printed; `{badrpc,…}` where it cannot be asked."""
         node = self.nodes[index]
-        installation = locate(os.environ, home=node.spec.home)
-        chosen = node_record.find_record(node.files)
-        assert chosen is not None
-        assert chosen.ports is not None
-        environment = node_config.environment(node.files, node.name, chosen.ports, installation.path, schedulers=1)
-        environment["EXPRESSION"] = expression
-        name = f"ask-{secrets.token_hex(4)}@localhost"
-        command = [str(installation.erl), "-noinput", "-boot", "start_clean", "-hidden", "-sname", name]
-        done = subprocess.run(
-            [*command, "-eval", " ".join(_EVALUATE.split("\n"))],
-            env=environment,
-            cwd=node.files.folder,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=_ERL_TIMEOUT_S,
-            check=False,
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
-        return done.stdout.strip()
+        return evaluate(node.spec.directory, expression, node.spec.home)
 
     def manage(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """A call of the management API, of the first node that is up; what it answered, or None for nothing."""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from modelmq.broker import node_config, node_record
+from modelmq.broker.install import locate
 from modelmq.broker.node import NodeSpec, RunningNode, start
 from modelmq.broker.node_config import files_in
 from modelmq.broker.node_record import write_private
@@ -20,6 +24,17 @@ sys.stdin.read()
 from modelmq.broker import node
 node.stop(pathlib.Path(sys.argv[1]))
 """
+
+
+# Asks a node from an Erlang machine of its own, which no node counts as a member; rabbitmqctl takes far longer.
+_EVALUATE = """
+{ok, Tokens, _} = erl_scan:string(os:getenv("EXPRESSION")),
+{ok, Parsed} = erl_parse:parse_exprs(Tokens),
+Node = list_to_atom(os:getenv("RABBITMQ_NODENAME")),
+Result = case rpc:call(Node, erl_eval, exprs, [Parsed, []], 20000) of {value, Value, _} -> Value; Other -> Other end,
+io:format("~0p~n", [Result]), halt(0).
+"""
+_ERL_TIMEOUT_S = 30.0
 
 
 @contextmanager
@@ -46,3 +61,28 @@ def started(
             running.stop()
     finally:
         watch.communicate(timeout=60)
+
+
+def evaluate(directory: Path, expression: str, home: Path | None = None) -> str:
+    """What an Erlang expression is worth on the node of a folder, printed; `{badrpc,…}` where it cannot be asked."""
+    files = files_in(directory.resolve())
+    record = node_record.find_record(files)
+    assert record is not None
+    assert record.ports is not None
+    installation = locate(os.environ, home=home)
+    environment = node_config.environment(files, record.name, record.ports, installation.path, schedulers=1)
+    environment["EXPRESSION"] = expression
+    name = f"ask-{secrets.token_hex(4)}@localhost"
+    command = [str(installation.erl), "-noinput", "-boot", "start_clean", "-hidden", "-sname", name]
+    done = subprocess.run(
+        [*command, "-eval", " ".join(_EVALUATE.split("\n"))],
+        env=environment,
+        cwd=files.folder,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=_ERL_TIMEOUT_S,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.strip()

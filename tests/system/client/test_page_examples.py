@@ -22,7 +22,7 @@ pytestmark = pytest.mark.broker
 
 DOCS = Path(__file__).parents[3] / "docs"
 SHOWN = {
-    "python-client.md": ["[0]", "100", "not_found False"],
+    "python-client.md": ["[0]", "100", "10", "not_found False"],
     "message-contract.md": [
         '{"model_name":"digits","model_version":"1","outputs":'
         '[{"name":"label","datatype":"INT64","shape":[1],"data":[0]}]}'

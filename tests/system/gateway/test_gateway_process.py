@@ -187,15 +187,25 @@ def own_node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Broker,
 
 @pytest.mark.both_reply_modes
 async def test_a_broker_that_stops_is_503_and_its_return_needs_no_restart(
-    own_node: tuple[Broker, NodeSpec, list[Any]], make_model: Make, declare: Async, spawn: Async
+    own_node: tuple[Broker, NodeSpec, list[Any]],
+    make_model: Make,
+    declare: Async,
+    spawn: Async,
+    tmp_path: Path,
+    wait_for_file: Any,
 ) -> None:
+    """What it had confirmed is answered when it is back."""
     broker, spec, running = own_node
     make_model("double")
+    make_model("slow", SLOW)
     await declare(broker)
     await spawn("worker", broker)
     gateway = await spawn("gateway", broker)
     async with client(gateway) as http:
         await until_status(http, "/v2/models/double/ready", 200)
+        await until_status(http, "/v2/models/slow/ready", 200)
+        accepted = asyncio.create_task(http.post("/v2/models/slow/infer", content=body_of(100), timeout=60))
+        await wait_for_file(tmp_path / "entered")
         await asyncio.to_thread(running[0].stop)
         began = time.monotonic()
         response = await http.post("/v2/models/double/infer", content=body_of(1))
@@ -206,4 +216,6 @@ async def test_a_broker_that_stops_is_503_and_its_return_needs_no_restart(
         running[0] = await asyncio.to_thread(start, spec)
         await until_status(http, "/v2/health/ready", 200)
         assert values_of(await http.post("/v2/models/double/infer", content=body_of(1))) == [2]
+        (tmp_path / "open").touch()
+        assert values_of(await accepted) == [200]
         await until_status(http, "/v2/models/double/ready", 200)

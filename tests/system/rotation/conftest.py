@@ -25,10 +25,13 @@ import pytest
 from modelmq.amqp import connect, options_from_url
 from modelmq.broker.management import Management
 from modelmq.broker.node import RunningNode
+from modelmq.broker.secrets import read_secret
 from modelmq.errors import AccessRefused, ProvisionError
+from modelmq.messages import ReplyMode
 from modelmq.provision import provision
 from modelmq.settings import BrokerSettings, Settings, TopologySettings
 from modelmq.topology import ModelRoute
+from tests.cluster import ClusterNode
 
 PATIENCE_S = 60.0
 MODEL = "double"
@@ -77,26 +80,41 @@ class Child:
 class Installation:
     """Settings, secrets and models of one environment of a broker, provisioned."""
 
-    def __init__(self, node: RunningNode, folder: Path) -> None:
+    def __init__(
+        self,
+        node: RunningNode | ClusterNode,
+        folder: Path,
+        *,
+        hosts: tuple[str, ...] = (),
+        reply_mode: ReplyMode = "direct",
+    ) -> None:
+        """On a node, or on several that are one broker."""
         self.node = node
         environment = f"t{secrets.token_hex(4)}"
         self.settings = Settings(
             models_dir=str(folder / "models"),
             state_dir=str(folder / "state"),
             broker=BrokerSettings(
-                hosts=(f"127.0.0.1:{node.amqp_port}",),
+                hosts=hosts or (f"127.0.0.1:{node.amqp_port}",),
                 vhost=f"ml-{environment}",
                 management_url=node.management_url,
                 admin_username=node.admin_username,
                 admin_password=node.admin_password,
             ),
-            topology=TopologySettings(environment=environment),
+            topology=TopologySettings(environment=environment, reply_mode=reply_mode),
         )
         self.secrets = folder / "state" / "secrets"
-        model = folder / "models" / MODEL / "1"
+        self.folder = folder
+        self.routes: list[ModelRoute] = []
+        self.add_model(MODEL, CODE)
+
+    def add_model(self, name: str, code: str, toml: str = "") -> None:
+        """Before `provision`. FOLDER in the code is the test's own folder."""
+        model = self.folder / "models" / name / "1"
         model.mkdir(parents=True)
-        (model / "model.py").write_text(textwrap.dedent(CODE))
-        self.routes = [ModelRoute(MODEL, ("1",))]
+        (model / "model.py").write_text(textwrap.dedent(code).replace("FOLDER", str(self.folder)))
+        (model.parent / "model.toml").write_text(toml)
+        self.routes.append(ModelRoute(name, ("1",)))
 
     def user(self, service: str) -> str:
         return f"ml-{service}.{self.settings.topology.environment}"
@@ -111,7 +129,12 @@ class Installation:
             provision(self.settings, self.routes, management)
 
     def url(self, login: str = "") -> str:
-        return f"amqp://{login}@{self.settings.broker.hosts[0]}/{self.settings.broker.vhost}"
+        return f"amqp://{login}@{','.join(self.settings.broker.hosts)}/{self.settings.broker.vhost}"
+
+    def client_url(self) -> str:
+        """Of the plain client, which may ask and nothing else."""
+        secret = read_secret("", self.secrets / self.user("client"))
+        return self.url(f"{secret.username or self.user('client')}:{secret.password}")
 
     async def may_log_in(self, user: str, password: str) -> bool:
         try:
@@ -167,6 +190,7 @@ def spawn(installation: Installation, tmp_path: Path) -> Iterator[Callable[..., 
             "MODELMQ_STATE_DIR": settings.state_dir,
             "MODELMQ_BROKER_HOSTS": ",".join(settings.broker.hosts),
             "MODELMQ_TOPOLOGY_ENVIRONMENT": settings.topology.environment,
+            "MODELMQ_TOPOLOGY_REPLY_MODE": settings.topology.reply_mode,
             "MODELMQ_GATEWAY_PORT": "0",
             "MODELMQ_READY_FD": str(writing),
         }
