@@ -236,7 +236,9 @@ async def feed(messages: Sequence[tuple[bytes, str, bytes, bool]], mode: ReplyMo
         lane.flush()
 
     proving = SimpleNamespace(proven=lambda _address: True)
-    lane = LaneChannel("interactive", Channel(1, carrier), confirmed, proving, rules, accept)  # type: ignore[arg-type]
+    gone: list[str] = []
+    channel = Channel(1, carrier)
+    lane = LaneChannel("interactive", channel, confirmed, proving, rules, accept, gone.append)  # type: ignore[arg-type]
     for tag, (raw, key, body, redelivered) in enumerate(messages, 1):
         delivery = Delivery(1, "c1", tag, redelivered, "ml-model-exchange", key)
         delivery._filled(raw, body, len(body))
