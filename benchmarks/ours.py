@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -22,6 +23,7 @@ from benchmarks.system import System
 from modelmq.broker import node
 from modelmq.broker.management import Management
 from modelmq.broker.management_values import BindingInfo, PermissionInfo
+from modelmq.broker.node import RunningNode
 from modelmq.messages import MODEL_EXCHANGE
 from modelmq.metadata import BatchPolicy
 from modelmq.runtimes import scan
@@ -33,11 +35,21 @@ _THREADS = 1
 """Threads the ONNX runtime uses per model; MLServer gets the same."""
 
 
+@dataclass(frozen=True, slots=True)
+class Running:
+    """One `modelmq up` with its default settings."""
+
+    http_url: str
+    pid: int
+    pids: dict[str, int]
+    """Of the services: gateway, worker."""
+    node: RunningNode
+
+
 @contextmanager
-def up(folder: Path) -> Iterator[System]:
-    """ModelMQ with the digits model on free ports; RuntimeError, with its last words, when it does not come up."""
-    state, log, models = folder / "state", folder / "modelmq.log", folder / "models"
-    _write_model(folder / "demo", models)
+def serving(folder: Path, models: Path) -> Iterator[Running]:
+    """These models on free ports; RuntimeError, with its last words, when it does not come up."""
+    state, log = folder / "state", folder / "modelmq.log"
     command = [sys.executable, "-m", "modelmq", "up", "--port", "0", "--state-dir", str(state), "--models", str(models)]
     with child(command, log, stdin=subprocess.DEVNULL) as process:
         status = _until_up(process, state, log)
@@ -45,17 +57,26 @@ def up(folder: Path) -> Iterator[System]:
         if running is None:
             raise RuntimeError(f"The private node of {state} is not found.")
         pids = {service["name"].partition("-")[0]: service["pid"] for service in status["services"]}
+        yield Running(status["gateway"]["detail"], process.pid, pids, running)
+
+
+@contextmanager
+def up(folder: Path) -> Iterator[System]:
+    """ModelMQ with the digits model, and a queue beside it."""
+    models = folder / "models"
+    _write_model(folder / "demo", models)
+    with serving(folder, models) as running:
         yield System(
-            http_url=status["gateway"]["detail"],
+            http_url=running.http_url,
             model=MODEL,
             model_file=_model_file(models),
             max_batch_size=_max_batch_size(models),
             threads=_THREADS,
-            pid=process.pid,
-            gateway_pid=pids["gateway"],
-            worker_pid=pids["worker"],
-            broker_pid=running.pid,
-            echo=_echo(running),
+            pid=running.pid,
+            gateway_pid=running.pids["gateway"],
+            worker_pid=running.pids["worker"],
+            broker_pid=running.node.pid,
+            echo=_echo(running.node),
         )
 
 
@@ -91,7 +112,7 @@ def _max_batch_size(models: Path) -> int:
     return source.batch.max_batch_size or BatchPolicy().max_batch_size
 
 
-def _echo(running: node.RunningNode) -> Address:
+def _echo(running: RunningNode) -> Address:
     """An exchange and a quorum queue beside the models' virtual host, for the node's administrator."""
     admin = running.admin_username
     with Management(running.management_url, admin, running.admin_password) as management:

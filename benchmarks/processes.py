@@ -108,3 +108,13 @@ def pss_kib_in_rollup(rollup: str) -> int:
         if line.startswith("Pss:"):
             return int(line.split()[1])
     raise ValueError("smaps_rollup has no Pss line.")
+
+
+def rss_mb(pids: Sequence[int]) -> float:
+    """Resident set size in MB (10^6 bytes), shared pages counted with each."""
+    return sum(rss_kib_in_status(Path(f"/proc/{pid}/status").read_text()) for pid in pids) * 1024 / 1e6
+
+
+def rss_kib_in_status(status: str) -> int:
+    """The `VmRSS:` line in KiB; 0 for what has no memory any more."""
+    return next((int(line.split()[1]) for line in status.splitlines() if line.startswith("VmRSS:")), 0)

@@ -23,10 +23,12 @@ from pathlib import Path
 if __package__ in (None, ""):  # run as a file: the folder above is what `benchmarks` is found in
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
 
-from benchmarks import broker_client, http_path, latency, memory, mlserver_side, ours, topology, wrk
+from benchmarks import broker_client, http_path, latency, memory, mlserver_side, ours, overload, topology, wrk
 from benchmarks.figure import Result
 
-FIGURES = ("client", "http", "latency", "memory", "topology")
+FIGURES = ("client", "http", "latency", "memory", "topology", "overload")
+OF_THEIR_OWN = {"topology", "overload"}
+"""Figures that start what they need themselves."""
 RESULTS = Path(__file__).with_name("results")
 
 
@@ -41,10 +43,13 @@ class Scale:
     latency_requests: int
     memory_requests: int
     topology_models: int
+    overload: overload.Plan
 
 
-FULL = Scale(5, 6.0, http_path.Plan(5, 10.0, http_path.TUNINGS, 4.0), 7, 500, memory.REQUESTS, topology.MODELS)
-QUICK = Scale(1, 1.0, http_path.Plan(1, 2.0, (http_path.TUNINGS[1],), 1.0), 2, 100, 2_000, 5)
+FULL = Scale(
+    5, 6.0, http_path.Plan(5, 10.0, http_path.TUNINGS, 4.0), 7, 500, memory.REQUESTS, topology.MODELS, overload.FULL
+)
+QUICK = Scale(1, 1.0, http_path.Plan(1, 2.0, (http_path.TUNINGS[1],), 1.0), 2, 100, 2_000, 5, overload.QUICK)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -77,7 +82,10 @@ def _measure(figures: Sequence[str], scale: Scale, folder: Path) -> list[Result]
     if "topology" in figures:
         _say("Topology")
         results += topology.measure(scale.topology_models, 5, folder, _say)
-    if set(figures) == {"topology"}:
+    if "overload" in figures:
+        _say("Overload")
+        results += overload.measure(scale.overload, folder / "overload", _say)
+    if not set(figures) - OF_THEIR_OWN:
         return results
     with ExitStack() as stack:
         _say("Starting ModelMQ")

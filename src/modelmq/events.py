@@ -87,6 +87,15 @@ class RequestAnswered(Event, frozen=True):
     error: str = ""
 
 
+class RequestsRefused(Event, frozen=True):
+    """The gateway refused so many requests within `duration_s` because too much waits already; `error` is the last."""
+
+    model: str
+    count: int
+    duration_s: float
+    error: str
+
+
 class MessageRefused(Event, frozen=True):
     """A worker refused a message before computing: it could not be decoded, or nobody may be answered."""
 

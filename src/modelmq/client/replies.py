@@ -52,6 +52,8 @@ class Rules(msgspec.Struct, frozen=True):
     on_report: Callable[[bytes], None] | None
     refused: Callable[[Request], RequestError]
     """What it means that the broker does not take a request."""
+    unconfirmed: int | None
+    """Messages that one queue may owe a confirm for, before others wait here."""
 
 
 class Replies:

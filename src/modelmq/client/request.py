@@ -165,6 +165,11 @@ def not_taken(request: Request) -> Unavailable:
     return unavailable(f"{sentence}: the queue may have no leader")
 
 
+def unconfirming(request: Request) -> Unavailable:
+    """Its queue has confirmed nothing for a while."""
+    return unavailable(f"RabbitMQ does not confirm requests for model {request.model}: its queue may have no leader")
+
+
 def too_many(request: Request, limit: int) -> Overloaded:
     """This process waits for as many answers as it may."""
     sentence = f"{limit} requests wait for an answer already; one more for model {request.model} was not sent."

@@ -38,13 +38,15 @@ class Requester:
         on_report: Callable[[bytes], None] | None = None,
         rights: Rights | None = None,
         refused: Callable[[Request], RequestError] = refused,
+        unconfirmed: int | None = None,
     ) -> None:
         """`on_report` gets each worker's answer to hello; `rights` are those of the user of `options`.
 
-        `refused` says what it means that the broker does not take a request.
+        `refused` says what it means that the broker does not take a request. `unconfirmed` messages may wait for one
+        queue's confirm (see `window`); None costs least, and lets a queue that does not confirm stop its connection.
         """
         rights = rights or Rights()
-        rules = Rules(options, service, emit, confirm_timeout_s, MAX_IN_FLIGHT, rights, on_report, refused)
+        rules = Rules(options, service, emit, confirm_timeout_s, MAX_IN_FLIGHT, rights, on_report, refused, unconfirmed)
         self._shards = [Shard(rules) for _ in range(connections)]
         self._new_future = asyncio.get_running_loop().create_future
         # Unique per start, so that a reply to an earlier life of this process matches nothing.

@@ -1,14 +1,13 @@
-"""One connection of the requester: publishes requests, and turns confirms, returns and losses into results.
+"""One connection of the requester: takes requests, and turns losses and time into results.
 
-Between `requester` and `modelmq.amqp`; answers are `replies`' part. Everything on the path of a request is synchronous:
-one publish, one future that the reader resolves; what became of whom is decided by the table in `pending`, and one
-timer asks it. Knows no models and no sentences.
+Between `requester` and `modelmq.amqp`; the way out is `outbox`, the way back `replies`. Everything on the path of a
+request is synchronous: one publish, one future that the reader resolves; what became of whom is decided by the table in
+`pending`, and one timer asks it. Knows no models and no sentences.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import time
 from collections.abc import Iterable
@@ -16,26 +15,22 @@ from functools import partial
 from math import inf
 from typing import NamedTuple
 
-from modelmq import bundles
-from modelmq.amqp import Channel, Connection, Link, Properties, Settled
+from modelmq.amqp import Channel, Connection, Link, Properties
 from modelmq.client import request as said
 from modelmq.client.cancels import Cancels
+from modelmq.client.outbox import Outbox
 from modelmq.client.pending import Entry, Pending
 from modelmq.client.replies import Asked, Replies, Rules, fail
-from modelmq.errors import BrokerError, ChannelClosed, RequestError, Unavailable
-from modelmq.messages import CONTROL_EXCHANGE, MODEL_EXCHANGE
+from modelmq.client.window import Windows
+from modelmq.errors import BrokerError, ChannelClosed
+from modelmq.messages import CONTROL_EXCHANGE
 
-_ACKED, _NACKED, _RETURNED = Settled.ACKED, Settled.NACKED, Settled.RETURNED
 _TIMER_GRAIN_S = 0.005
 """Deadlines closer to one another than this are looked at together."""
 HAND_OVER_S = 30.0
 """How long a connection that was handed over from waits for replies; then what may run twice is sent again."""
 _REOPEN_S = (0.1, 5.0)
 """First and longest pause before a channel is opened again."""
-FRESH_S = 5.0
-"""A channel younger than this is refused by a queue that has no leader, as by a full one."""
-_REFUSED_S = (0.05, 0.1)
-"""Bounds of the pause before what was refused so is sent again."""
 _NOT_FOUND, _FORBIDDEN = 404, 403
 
 
@@ -56,23 +51,16 @@ class Shard:
         self._replies = Replies(self._pending, rules.rights, rules.service, rules.emit, rules.on_report)
         self._link = Link(rules.options, self._set_up, service=rules.service, emit=rules.emit, retire=self._retire)
         self._loop = asyncio.get_running_loop()
-        self._channel: Channel | None = None
-        """What new requests go by."""
-        self._reply_to = ""
-        """The channel's reply address."""
+        self._windows = Windows(rules.unconfirmed, rules.confirm_timeout_s)
+        self._outbox = Outbox(self._pending, self._windows, rules.refused)
         self._ways: dict[int, _Way] = {}
         """By number, as `pending` knows them: these two, and those by which replies to earlier requests come."""
         self._refusal: ChannelClosed | None = None
         self._reopen_s = _REOPEN_S[0]
         self._stopped = False
-        self._gathered: dict[str, list[Entry[Asked]]] = {}
-        """Requests of this turn of the loop that may share a message, by routing key."""
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = inf
-        self._fresh_until = 0.0
-        self._sending_again: asyncio.TimerHandle | None = None
         self._reopening: asyncio.Task[None] | None = None
-        self._draining: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
 
     def __len__(self) -> int:
@@ -92,12 +80,12 @@ class Shard:
         for entry in self._pending:
             self._cancel(entry)
         self._fail_all("This client was closed while the request waited")
-        for timer in (self._timer, self._sending_again):
-            if timer is not None:
-                timer.cancel()
-        tasks = [task for task in (self._reopening, self._draining, self._closing) if task is not None]
+        if self._timer is not None:
+            self._timer.cancel()
+        tasks = [task for task in (self._reopening, self._closing) if task is not None]
         for task in tasks:
             task.cancel()
+        await self._outbox.stop()
         await asyncio.gather(*tasks, *(way.cancels.sent() for way in self._ways.values()), return_exceptions=True)
         await self._link.stop()
 
@@ -107,9 +95,9 @@ class Shard:
             return "This client is closed"
         if self._refusal is not None:
             return said.refusal(self._refusal)
-        if self._channel is None:
+        if self._outbox.channel is None:
             return f"There is no connection to RabbitMQ ({self._link.problem.rstrip('.')})"
-        if self._channel.connection.blocked:
+        if self._outbox.channel.connection.blocked:
             return "RabbitMQ takes no requests now, because it is short of memory or disk"
         return ""
 
@@ -119,7 +107,7 @@ class Shard:
         left_s = request.deadline_unix_s - time.time()
         if left_s <= 0:
             raise said.expired(request)
-        channel = self._channel
+        channel = self._outbox.channel
         if self._stopped or self._refusal is not None or (channel is not None and channel.connection.blocked):
             raise said.unavailable(self.problem())
         if len(request.body) > said.LARGEST_BODY_BYTES:
@@ -127,12 +115,10 @@ class Shard:
         if len(self._pending) >= self._rules.max_in_flight:
             raise said.too_many(request, self._rules.max_in_flight)
         now = self._loop.time()
+        if self._windows.refuses(asked.key, now):
+            raise said.unconfirming(request)
         entry = self._pending.add(id_, asked, now + left_s, now, idempotent=request.idempotent)
-        if channel is not None:
-            if request.bundle_limit > 1 and bundles.may_travel_together(request.body, request.headers):
-                self._gather(entry)
-            else:
-                self._send(channel, entry, now)
+        self._outbox.put(entry, now)
         look_at = entry.deadline_s if entry.deadline_s < entry.give_up_s else entry.give_up_s
         if look_at < self._timer_at:
             self._look_at(look_at)
@@ -148,7 +134,7 @@ class Shard:
 
     def say(self, properties: Properties, body: bytes) -> bool:
         """Publish to the control exchange with this channel's reply address; False when that cannot be done now."""
-        channel, properties.reply_to = self._channel, self._reply_to
+        channel, properties.reply_to = self._outbox.channel, self._outbox.reply_to
         if channel is None or channel.connection.blocked or not channel.connection.writable:
             return False
         try:
@@ -157,140 +143,15 @@ class Shard:
             return False
         return True
 
-    # The way out.
-
-    def _send(self, channel: Channel, entry: Entry[Asked], now: float) -> None:
-        """Publish, unless the connection has more to write than it should hold; then it stays unsent for a while."""
-        if not channel.connection.writable:
-            self._send_when_writable(channel)
-            return
-        asked = entry.payload
-        properties = said.properties_of(asked.request, entry.id, self._reply_to, time.time())
-        try:
-            channel.publish(
-                MODEL_EXCHANGE,
-                asked.key,
-                properties,
-                asked.request.body,
-                mandatory=True,
-                on_settled=partial(self._on_settled, entry),
-            )
-        except BrokerError:
-            return  # the channel's end is told by itself, and decides what becomes of everything unsent
-        except (ValueError, TypeError) as error:
-            self._finish(entry, said.unsendable(asked.request, error))
-            return
-        self._pending.sent(entry, now)
-
-    def _gather(self, entry: Entry[Asked]) -> None:
-        """Until the end of this turn of the loop; nobody is waited for."""
-        if not self._gathered:
-            self._loop.call_soon(self._send_gathered)
-        self._gathered.setdefault(entry.payload.key, []).append(entry)
-
-    def _send_gathered(self) -> None:
-        gathered, self._gathered = self._gathered, {}
-        channel = self._channel
-        if channel is None:
-            return  # they are unsent, and sent with all others of these when there is a channel again
-        now = self._loop.time()
-        for entries in gathered.values():
-            waiting = [each for each in entries if each.state == "unsent" and not each.payload.answer.done()]
-            most = min((entry.payload.request.bundle_limit for entry in waiting), default=1)
-            for start, end in bundles.chunks([len(entry.payload.request.body) for entry in waiting], most):
-                self._send_together(channel, waiting[start:end], now)
-
-    def _send_together(self, channel: Channel, entries: list[Entry[Asked]], now: float) -> None:
-        """One message for all, where it can be one."""
-        if len(entries) == 1 or not channel.connection.writable:
-            for entry in entries:
-                self._send(channel, entry, now)
-            return
-        parts = [said.part_of(entry.payload.request, entry.id) for entry in entries]
-        try:
-            channel.publish(
-                MODEL_EXCHANGE,
-                entries[0].payload.key,
-                said.bundle_properties(parts, self._reply_to, time.time()),
-                bundles.encode(parts),
-                mandatory=True,
-                on_settled=partial(self._on_all_settled, entries),
-            )
-        except BrokerError:
-            return  # as in _send
-        except (ValueError, TypeError):  # one of them cannot be a message; alone it is found out which
-            for entry in entries:
-                self._send(channel, entry, now)
-            return
-        for entry in entries:
-            self._pending.sent(entry, now)
-
-    def _send_unsent(self) -> None:
-        channel = self._channel
-        if channel is None:
-            return
-        now = self._loop.time()
-        for entry in self._pending.unsent():
-            self._send(channel, entry, now)
-            if not channel.connection.writable:
-                self._send_when_writable(channel)
-                return
-
-    def _send_when_writable(self, channel: Channel) -> None:
-        async def wait() -> None:
-            with contextlib.suppress(BrokerError):
-                await channel.connection.drain()
-            self._draining = None
-            self._send_unsent()
-
-        if self._draining is None:
-            self._draining = asyncio.create_task(wait())
-
     def _cancel(self, entry: Entry[Asked]) -> None:
         """Nobody need compute it any more, if it was sent at all."""
         way = self._ways.get(entry.way)
         if way is not None:
             way.cancels.send(entry.id, entry.payload.request.deadline_unix_s)
 
-    # What the broker tells.
-
-    def _on_settled(self, entry: Entry[Asked], settled: Settled) -> None:
-        if settled is _ACKED:
-            self._pending.confirmed(entry)
-            self._reopen_s = _REOPEN_S[0]
-        elif settled is _NACKED:
-            self._on_refused(entry)
-        elif settled is _RETURNED:
-            self._finish(entry, said.returned(entry.payload.request))
-        # A loss is told once for all of them, by the end of the channel: replies are lost with it as well.
-
-    def _on_all_settled(self, entries: list[Entry[Asked]], settled: Settled) -> None:
-        for entry in entries:
-            self._on_settled(entry, settled)
-
-    def _on_refused(self, entry: Entry[Asked]) -> None:
-        """Its queue is full; or it has no leader, as when a node of a cluster was lost, and soon has another."""
-        error = self._rules.refused(entry.payload.request)
-        may_pass = entry.accepted or isinstance(error, Unavailable) or self._loop.time() < self._fresh_until
-        if not may_pass or not entry.idempotent:
-            self._finish(entry, error)
-            return
-        self._pending.put_back(entry)
-        if self._sending_again is None:
-            pause_s = random.uniform(*_REFUSED_S)  # noqa: S311 - jitter, not a secret
-            self._sending_again = self._loop.call_later(pause_s, self._send_again)
-
-    def _send_again(self) -> None:
-        self._sending_again = None
-        self._send_unsent()
-
-    def _finish(self, entry: Entry[Asked], error: RequestError) -> None:
-        if self._pending.end(entry):
-            fail(entry.payload, error)
-
     def _fail_all(self, problem: str) -> None:
         for entry in self._pending:
-            self._finish(entry, said.unavailable(problem))
+            self._outbox.finish(entry, said.unavailable(problem))
 
     # Time.
 
@@ -329,10 +190,9 @@ class Shard:
         self._pending.way += 1
         self._ways[self._pending.way] = _Way(channel, reply_to, Cancels(connection, channel, reply_to))
         channel.closed.add_done_callback(partial(self._on_closed, connection, self._pending.way))
-        self._channel, self._reply_to = channel, reply_to
-        self._fresh_until = self._loop.time() + FRESH_S
+        self._outbox.open(channel, reply_to)
         self._refusal = None
-        self._send_unsent()
+        self._outbox.put_unsent()
 
     def _close(self, channel: Channel) -> None:
         """Nobody can be answered over this channel any more; its end leads to another."""
@@ -345,7 +205,7 @@ class Shard:
         for way in ways:
             self._pending.again(self._loop.time(), way)
         self._look_in_time()
-        self._send_unsent()
+        self._outbox.put_unsent()
         await self._answered(ways, None)
         await asyncio.gather(*(self._ways[way].cancels.sent() for way in ways if way in self._ways))
 
@@ -359,9 +219,9 @@ class Shard:
         channel = self._ways.pop(way).channel
         if self._stopped:
             return
-        was_current = channel is self._channel
+        was_current = channel is self._outbox.channel
         if was_current:
-            self._channel = None
+            self._outbox.channel = None
         error = closed.result()
         if was_current and isinstance(error, ChannelClosed) and error.reply_code in (_NOT_FOUND, _FORBIDDEN):
             self._refusal = error
@@ -377,13 +237,15 @@ class Shard:
         """One of the messages that were not confirmed may be the reason; sent again it would close the next channel."""
         for entry in self._pending.under_way(way):
             if entry.state == "sent":
-                self._finish(entry, said.unavailable(f"The request was under way when {error.message.rstrip('.')}"))
+                self._outbox.finish(
+                    entry, said.unavailable(f"The request was under way when {error.message.rstrip('.')}")
+                )
 
     def _give_back_lost(self, way: int) -> None:
         for entry in self._pending.lost(self._loop.time(), way):
             fail(entry.payload, said.unavailable("The connection to RabbitMQ was lost while the request was under way"))
         self._look_in_time()
-        self._send_unsent()
+        self._outbox.put_unsent()
 
     def _look_in_time(self) -> None:
         next_at = self._pending.next_at()
@@ -393,6 +255,8 @@ class Shard:
     async def _reopen(self, connection: Connection) -> None:
         """A channel again on a connection that lives; when it ends, the link makes another."""
         while not connection.closed.done():
+            if self._outbox.confirmed:
+                self._outbox.confirmed, self._reopen_s = False, _REOPEN_S[0]
             pause_s = self._reopen_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
             self._reopen_s = min(self._reopen_s * 2, _REOPEN_S[1])
             await asyncio.sleep(pause_s)

@@ -66,10 +66,14 @@ def in_time(model: str, predicted_s: float, left_s: float) -> None:
     if predicted_s > USABLE * left_s:
         seconds = math.ceil(min(max(predicted_s - USABLE * left_s, 1.0), _LONGEST_RETRY_AFTER_S))
         raise Overloaded(
-            f"Model {model} would take about {predicted_s:.3g} s to answer, and the request has {left_s:.3g} s; "
-            "allow more time or ask again later.",
+            f"Model {model} would take about {_shown(predicted_s)} s to answer, and the request has "
+            f"{_shown(left_s)} s; allow more time or ask again later.",
             retry_after_s=float(seconds),
         )
+
+
+def _shown(seconds: float) -> str:
+    return f"{seconds:.0f}" if seconds >= 10 else f"{seconds:.2g}"
 
 
 def timeout_s(

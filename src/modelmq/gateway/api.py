@@ -14,11 +14,12 @@ from typing import Final, Protocol
 import msgspec
 
 from modelmq.client.request import Request
-from modelmq.errors import ModelFailed, NotFound, RequestError, Unavailable, Unsupported
+from modelmq.errors import ModelFailed, NotFound, Overloaded, RequestError, Unavailable, Unsupported
 from modelmq.events import Emit, RequestAnswered
 from modelmq.gateway import request_id
 from modelmq.gateway.admission import Rules, admit, in_time, timeout_s
 from modelmq.gateway.backlog import Backlogs
+from modelmq.gateway.refusals import Refusals
 from modelmq.gateway.registry import UNKNOWN, Registry
 from modelmq.gateway.routes import Route, resolve
 from modelmq.gateway.statuses import refusal
@@ -60,6 +61,7 @@ class Api(msgspec.Struct):
     about: bytes
     """The body of `GET /v2`."""
     pages: Handler | None = None
+    refusals: Refusals = msgspec.field(default_factory=lambda: Refusals(_now_s()))
     waiting: Waiting = msgspec.field(default_factory=Waiting)
     make_id: Callable[[], str] = msgspec.field(default_factory=request_id.maker)
     _routes: dict[bytes, Route] = {}
@@ -188,6 +190,8 @@ class Api(msgspec.Struct):
 
     def _refused(self, route: Route, name: str, began_s: float, error: RequestError) -> HttpResponse:
         self._tell(route, name, began_s, error.code, error.message)
+        if type(error) is Overloaded:
+            self.refusals.add(self.registry.name_of(route.model), error.message)
         return refusal(error, (request_id.HEADER, name))
 
     def _tell(self, route: Route, name: str, began_s: float, code: str, error: str = "") -> None:

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from importlib.metadata import version
 
+from modelmq.client import window
 from modelmq.client.replies import Rights
 from modelmq.client.request import Request, not_taken, refused
 from modelmq.client.requester import Requester
@@ -63,6 +64,7 @@ class Gateway:
             on_report=self._on_report,
             rights=rights,
             refused=self._refused,
+            unconfirmed=window.LIMIT,
         )
         self._api = Api(
             asker=self._requester,
@@ -137,6 +139,8 @@ class Gateway:
             await asyncio.sleep(_TICK_S)
             now_s = self._now_s()
             self._backlogs.tick(now_s)
+            for summary in self._api.refusals.due(now_s):
+                self._emit(summary)
             if not self._requester.status()[0]:
                 # Nobody can be heard: that is no sign that nobody is there.
                 self._registry.listening(now_s)

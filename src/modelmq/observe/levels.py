@@ -28,6 +28,7 @@ from modelmq.events import (
     RequestAnswered,
     RequestFailed,
     RequestRetried,
+    RequestsRefused,
     ServiceStarted,
     ServiceStopping,
     WorkDropped,
@@ -37,6 +38,11 @@ Level = Literal["debug", "info", "warning", "error"]
 SEVERITY: Final[dict[Level, int]] = {"debug": 0, "info": 1, "warning": 2, "error": 3}
 
 _CALLERS_FAULT = frozenset({"invalid", "not_found", "too_large", "unsupported", "cancelled"})
+
+
+def _answered(event: Any) -> Level:
+    """Refusals for overload come by the thousand, and are told once a second instead."""
+    return "debug" if event.code == "overloaded" else _by_code(event)
 
 
 def _by_code(event: Any) -> Level:
@@ -55,7 +61,8 @@ _LEVELS: Final[dict[type[Event], Level | Callable[[Any], Level]]] = {
     BrokerHandOverFailed: "warning",
     BrokerDrained: "info",
     BrokerBlocked: lambda event: "warning" if event.blocked else "info",
-    RequestAnswered: _by_code,
+    RequestAnswered: _answered,
+    RequestsRefused: "warning",
     MessageRefused: "info",
     BatchFinished: "debug",
     RequestFailed: _by_code,

@@ -301,7 +301,7 @@ async def test_more_than_the_connection_should_hold_waits_and_is_sent(broker: An
     bodies = [bytes([number]) * 2_000_000 for number in range(20)]
     first = [asyncio.create_task(asker.ask(body)) for body in bodies[:10]]
     async with asyncio.timeout(30):
-        while shard._channel.connection.writable:  # noqa: ASYNC110 - until the network has taken what it takes at once
+        while shard._outbox.channel.connection.writable:  # noqa: ASYNC110 - until the network has taken what it takes at once
             await asyncio.sleep(0)
     rest = [asyncio.create_task(asker.ask(body)) for body in bodies[10:]]
     await asyncio.sleep(0)

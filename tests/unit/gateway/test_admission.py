@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from modelmq.errors import InvalidRequest, Overloaded, Unavailable
-from modelmq.gateway.admission import Rules, admit, rules_of, timeout_s
+from modelmq.gateway.admission import Rules, admit, in_time, rules_of, timeout_s
 from modelmq.settings import GatewaySettings, Settings, TopologySettings
 
 RULES = Rules(max_in_flight=2, default_timeout_s=60.0, max_timeout_s=600.0)
@@ -24,6 +24,35 @@ def test_full_is_told_before_anything_else() -> None:
     with pytest.raises(Unavailable, match=r"^It is closed\.$") as refused:
         admit(0, 0, "It is closed.", RULES)
     assert refused.value.retry_after_s
+
+
+def test_one_model_leaves_places_for_others() -> None:
+    rules = Rules(max_in_flight=90, default_timeout_s=60.0, max_timeout_s=600.0)
+    admit(79, 79, None, rules)
+    with pytest.raises(Overloaded, match="kept for others") as caught:
+        admit(80, 80, None, rules)
+    assert caught.value.retry_after_s
+    admit(80, 0, None, rules)  # another one has them
+    admit(89, 7, None, rules)
+    with pytest.raises(Overloaded):
+        admit(89, 8, None, rules)
+
+
+@pytest.mark.parametrize(
+    ("predicted_s", "left_s", "retry_after_s"),
+    [(0.81, 1.0, 1), (1.0, 0.1, 1), (5.0, 1.0, 5), (5.0, 2.0, 4), (1e9, 1.0, 60), (float("inf"), 1.0, 60)],
+)
+def test_who_would_wait_in_vain_is_told_when_to_come_again(
+    predicted_s: float, left_s: float, retry_after_s: int
+) -> None:
+    with pytest.raises(Overloaded, match="Model m would take about") as caught:
+        in_time("m", predicted_s, left_s)
+    assert caught.value.retry_after_s == retry_after_s
+
+
+def test_who_will_be_answered_in_time_is_let_in() -> None:
+    in_time("m", 0.0, 0.001)
+    in_time("m", 0.8, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,99 @@
+"""A queue that does not confirm beside one that does, on one connection: RabbitMQ's flow control is per connection."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from modelmq.broker.install import locate
+from modelmq.broker.node import RunningNode
+from modelmq.client import window
+from modelmq.errors import Expired, Unavailable
+from modelmq.messages import MODEL_EXCHANGE
+
+pytestmark = [pytest.mark.broker, pytest.mark.both_brokers]
+
+SLOW = "slow"
+SLOW_QUEUE = "ml-model.slow.interactive"
+
+
+class Leader:
+    """The process that leads a quorum queue of a one-node broker, told to stand still and to go on."""
+
+    def __init__(self, node: RunningNode, home: Path | None, vhost: str) -> None:
+        self._node = node
+        self._home = home
+        self._name = f"{vhost}_{SLOW_QUEUE}"
+
+    def suspend(self) -> None:
+        self._eval(f'ok = sys:suspend(list_to_existing_atom("{self._name}")).')
+
+    def resume(self) -> None:
+        self._eval(f'ok = sys:resume(list_to_existing_atom("{self._name}")).')
+
+    def _eval(self, expression: str) -> None:
+        pairs = Path(f"/proc/{self._node.pid}/environ").read_bytes().rstrip(b"\0").split(b"\0")
+        environment = {name.decode(): value.decode() for name, _, value in (pair.partition(b"=") for pair in pairs)}
+        found = os.environ if self._home is None else os.environ | {"RABBITMQ_HOME": str(self._home)}
+        command = locate(found).server.with_name("rabbitmqctl")
+        done = subprocess.run(
+            [command, "eval", expression], env=environment, capture_output=True, timeout=60, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.fixture
+def leader(node: RunningNode, home_of_node: Path | None, vhost: Any) -> Iterator[Leader]:
+    made = Leader(node, home_of_node, vhost.name)
+    yield made
+    made.resume()
+
+
+async def test_a_queue_that_does_not_confirm_slows_no_other_model(broker: Any, asking: Any, leader: Leader) -> None:
+    await broker.provision(queue_type="quorum")
+    await broker.channel.declare_queue(SLOW_QUEUE, durable=True, arguments={"x-queue-type": "quorum"})
+    await broker.channel.bind_queue(SLOW_QUEUE, MODEL_EXCHANGE, SLOW)
+    await broker.echo()
+    asker = await asking(unconfirmed=window.LIMIT, confirm_timeout_s=1.0)
+    assert await asker.ask(b"warm") == b"warm"
+    await asyncio.to_thread(leader.suspend)
+
+    began = time.monotonic()
+    stuck = asker.start(200, model=SLOW, timeout_s=30.0)
+    waits = []
+    while time.monotonic() - began < 3.0:  # before, when and after the queue is given up
+        asked = time.monotonic()
+        assert await asker.ask(b"other") == b"other"
+        waits.append(time.monotonic() - asked)
+    assert max(waits) < 1.0, max(waits)
+    assert len(waits) > 50
+
+    results = await asyncio.gather(*stuck, return_exceptions=True)
+    assert all(isinstance(each, Unavailable) and each.retry_after_s for each in results), results
+    refused = []
+    for _ in range(10):
+        asked = time.monotonic()
+        with pytest.raises(Unavailable, match=r"does not confirm|did not confirm"):
+            await asker.ask(b"late", model=SLOW)
+        refused.append(time.monotonic() - asked)
+    assert sorted(refused)[5] < 0.05, refused
+
+    await asyncio.to_thread(leader.resume)
+    with pytest.raises(Expired):  # it is confirmed, and nobody answers it
+        await _until_confirmed(asker)
+
+
+async def _until_confirmed(asker: Any) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            with contextlib.suppress(Unavailable):
+                await asker.ask(b"back", model=SLOW, timeout_s=0.5)
+            await asyncio.sleep(0.05)  # the queue comes back by itself, and tells nobody
