@@ -86,3 +86,15 @@ def evaluate(directory: Path, expression: str, home: Path | None = None) -> str:
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout.strip()
+
+
+def rabbitmqctl(node: RunningNode, home: Path | None, *arguments: str) -> str:
+    """As an operator would; the node's own environment tells the command where it is. `home` as in `started`."""
+    pairs = Path(f"/proc/{node.pid}/environ").read_bytes().rstrip(b"\0").split(b"\0")
+    environment = {name.decode(): value.decode() for name, _, value in (pair.partition(b"=") for pair in pairs)}
+    command = locate(os.environ if home is None else os.environ | {"RABBITMQ_HOME": str(home)}).server
+    done = subprocess.run(
+        [command.with_name("rabbitmqctl"), *arguments], env=environment, capture_output=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout.decode()

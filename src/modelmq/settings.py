@@ -104,7 +104,9 @@ class GatewaySettings(msgspec.Struct, frozen=True):
     host: Annotated[_NonEmpty, Meta(description="Address to listen on.")] = "127.0.0.1"
     port: Annotated[_Port, Meta(description="HTTP port.")] = 8000
     max_body_bytes: Annotated[_Body, Meta(description="Largest request body; larger ones are 413.")] = BODY_LIMIT_BYTES
-    max_in_flight: Annotated[_Count, Meta(description="Requests answered at one time; more are 429.")] = 4096
+    max_in_flight: Annotated[
+        _Count, Meta(description="Requests answered at one time; more are 429, and one model leaves some to others.")
+    ] = 4096
     default_timeout_s: Annotated[_Seconds, Meta(description="Deadline of an HTTP request that names none.")] = 60.0
     confirm_timeout_s: Annotated[
         _Seconds, Meta(description="A request that RabbitMQ has not taken after this long is 503.")
@@ -112,7 +114,10 @@ class GatewaySettings(msgspec.Struct, frozen=True):
     worker_grace_s: Annotated[
         _Seconds, Meta(description="A model that nobody has served for this long is 503; until then requests wait.")
     ] = 5.0
-    connections: Annotated[_Few, Meta(description="Connections to RabbitMQ, over which models are spread.")] = 1
+    connections: Annotated[
+        _Few,
+        Meta(description="Connections to RabbitMQ, over which models are spread; more do not make one model faster."),
+    ] = 1
     drain_s: Annotated[_Seconds, Meta(description="Longest time to finish open requests when told to stop.")] = 30.0
     drain_delay_s: Annotated[
         _Delay,

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from modelmq.broker.install import locate
 from modelmq.broker.node import RunningNode
 from modelmq.client import window
 from modelmq.errors import Expired, Unavailable
 from modelmq.messages import MODEL_EXCHANGE
+from tests.nodes import rabbitmqctl
 
 pytestmark = [pytest.mark.broker, pytest.mark.both_brokers]
 
@@ -40,14 +38,7 @@ class Leader:
         self._eval(f'ok = sys:resume(list_to_existing_atom("{self._name}")).')
 
     def _eval(self, expression: str) -> None:
-        pairs = Path(f"/proc/{self._node.pid}/environ").read_bytes().rstrip(b"\0").split(b"\0")
-        environment = {name.decode(): value.decode() for name, _, value in (pair.partition(b"=") for pair in pairs)}
-        found = os.environ if self._home is None else os.environ | {"RABBITMQ_HOME": str(self._home)}
-        command = locate(found).server.with_name("rabbitmqctl")
-        done = subprocess.run(
-            [command, "eval", expression], env=environment, capture_output=True, timeout=60, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        rabbitmqctl(self._node, self._home, "eval", expression)
 
 
 @pytest.fixture

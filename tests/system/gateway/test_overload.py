@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from modelmq.events import RequestAnswered
+from modelmq.amqp import Properties, Settled, connect
+from modelmq.broker.node import RunningNode
+from modelmq.events import BrokerBlocked, RequestAnswered
+from modelmq.messages import MODEL_EXCHANGE
+from tests.nodes import rabbitmqctl
 
-from .conftest import Broker, Running, until
+from .conftest import PATIENCE_S, SLOW, Broker, Running, body_of, until, values_of
 
 pytestmark = pytest.mark.broker
 Async = Callable[..., Awaitable[Any]]
@@ -24,11 +29,9 @@ SLEEPER = """
         inputs = {"x": ("FP64", [-1])}
         outputs = {"y": ("FP64", [-1])}
         def predict(self, batch):
-            time.sleep(0.1)
+            time.sleep(SECONDS)
             return {"y": batch["x"] * 2}
 """
-PER_S = 20.0
-"""Batches of two."""
 DEADLINE = {"Inference-Timeout-Ms": "1000"}
 
 
@@ -40,7 +43,7 @@ def predicted_s(gateway: Running) -> float:
 async def test_who_would_wait_past_the_deadline_is_refused_at_once(
     make_model: Make, declare: Async, spawn: Async, start_gateway: Async, broker: Broker
 ) -> None:
-    make_model("slow", SLEEPER, toml="max_batch_size = 2\n")
+    make_model("slow", SLEEPER.replace("SECONDS", "0.1"), toml="max_batch_size = 2\n")
     await declare(broker)
     await spawn("worker", broker)
     gateway: Running = await start_gateway(broker)
@@ -64,3 +67,95 @@ async def test_who_would_wait_past_the_deadline_is_refused_at_once(
 
     assert predicted_s(gateway) < 1
     assert (await gateway.infer("slow", 1, headers=DEADLINE)).status_code == 200
+
+
+@pytest.fixture
+def memory(node: RunningNode, home_of_node: Path | None) -> Iterator[Callable[[str], None]]:
+    """Sets the node's memory limit, as an operator would; this process has the node to itself."""
+
+    def limit(share: str) -> None:
+        rabbitmqctl(node, home_of_node, "set_vm_memory_high_watermark", share)
+
+    yield limit
+    limit("0.9")
+
+
+@pytest.mark.both_brokers
+async def test_an_alarm_is_503_at_once_and_what_was_accepted_is_answered_behind_it(
+    make_model: Make,
+    declare: Async,
+    spawn: Async,
+    start_gateway: Async,
+    broker: Broker,
+    memory: Callable[[str], None],
+    wait_for_file: Async,
+    tmp_path: Path,
+) -> None:
+    make_model("slow", SLOW)
+    await declare(broker)
+    await spawn("worker", broker)
+    gateway: Running = await start_gateway(broker)
+    await gateway.until_status("/v2/models/slow/ready", 200)
+    accepted = [asyncio.create_task(gateway.infer("slow", 100))]
+    await wait_for_file(tmp_path / "entered")
+    accepted += [asyncio.create_task(gateway.infer("slow", each)) for each in range(9)]
+    (shard,) = gateway.gateway._requester._shards
+    await until(lambda: [each.state for each in shard._pending] == ["confirmed"] * 10)
+
+    await asyncio.to_thread(memory, "0.0000001")
+    await gateway.until(lambda: any(event.blocked for event in gateway.of(BrokerBlocked)))
+    (tmp_path / "open").touch()
+    for _ in range(20):
+        began = time.monotonic()
+        refused = await gateway.infer("slow", 1)
+        took_s = time.monotonic() - began
+        assert refused.status_code == 503
+        assert refused.headers["retry-after"]
+        assert "short of memory" in refused.json()["error"]
+        assert took_s < 0.3
+    await asyncio.to_thread(memory, "0.9")
+    assert [values_of(await each) for each in accepted] == [[200.0], *([2.0 * each] for each in range(9))]
+    await gateway.until_status("/v2/health/ready", 200)
+    assert values_of(await gateway.infer("slow", 21)) == [42]
+
+
+async def test_with_full_lanes_interactive_goes_first_and_bulk_has_its_share(
+    make_model: Make, declare: Async, spawn: Async, broker: Broker
+) -> None:
+    """Both queues are filled before the worker comes: in the order of answers nobody starves."""
+    make_model("double", SLEEPER.replace("SECONDS", "0.005"), toml="max_batch_size = 4\n")
+    await declare(broker)
+    connection = await connect(broker.options)
+    channel = await connection.channel()
+    await channel.confirm_select()
+    answered: list[str] = []
+    news = asyncio.Event()
+
+    def on_reply(delivery: Any) -> None:
+        answered.append(delivery.properties.correlation_id.partition("-")[0])
+        news.set()
+
+    await channel.consume("amq.rabbitmq.reply-to", on_reply, no_ack=True)
+    count = 400
+    settled: list[Settled] = []
+    for number in range(count):
+        for key in ("double", "double.bulk"):
+            properties = Properties(correlation_id=f"{key}-{number}", reply_to="amq.rabbitmq.reply-to")
+            channel.publish(MODEL_EXCHANGE, key, properties, body_of(1), on_settled=settled.append)
+    await until(lambda: len(settled) == 2 * count)
+    assert set(settled) == {Settled.ACKED}
+    await spawn("worker", broker)
+    async with asyncio.timeout(PATIENCE_S):
+        while len(answered) < 2 * count:
+            news.clear()
+            await news.wait()
+    await connection.close()
+
+    last = len(answered) - answered[::-1].index("double")
+    while_both = answered[:last]
+    bulk = while_both.count("double.bulk")
+    assert bulk >= 0.05 * last - 8, (bulk, last)
+    assert bulk <= 0.25 * last, (bulk, last)
+    first = answered[: last // 2]
+    assert "double" in first
+    assert "double.bulk" in first
