@@ -88,7 +88,6 @@ async def test_an_alarm_is_503_at_once_and_what_was_accepted_is_answered_behind_
     start_gateway: Async,
     broker: Broker,
     memory: Callable[[str], None],
-    wait_for_file: Async,
     tmp_path: Path,
 ) -> None:
     make_model("slow", SLOW)
@@ -97,7 +96,7 @@ async def test_an_alarm_is_503_at_once_and_what_was_accepted_is_answered_behind_
     gateway: Running = await start_gateway(broker)
     await gateway.until_status("/v2/models/slow/ready", 200)
     accepted = [asyncio.create_task(gateway.infer("slow", 100))]
-    await wait_for_file(tmp_path / "entered")
+    await until((tmp_path / "entered").exists)
     accepted += [asyncio.create_task(gateway.infer("slow", each)) for each in range(9)]
     (shard,) = gateway.gateway._requester._shards
     await until(lambda: [each.state for each in shard._pending] == ["confirmed"] * 10)
