@@ -54,7 +54,11 @@ async def test_a_queue_that_does_not_confirm_slows_no_other_model(broker: Any, a
     await broker.channel.bind_queue(SLOW_QUEUE, MODEL_EXCHANGE, SLOW)
     await broker.echo()
     asker = await asking(unconfirmed=window.LIMIT, confirm_timeout_s=1.0)
+    # A channel's first message to a queue waits for its leader, whatever comes behind it; so both have had theirs.
     assert await asker.ask(b"warm") == b"warm"
+    (warm,) = asker.start(1, model=SLOW)
+    await _confirmed(asker)
+    warm.cancel()
     await asyncio.to_thread(leader.suspend)
 
     began = time.monotonic()
@@ -80,6 +84,13 @@ async def test_a_queue_that_does_not_confirm_slows_no_other_model(broker: Any, a
     await asyncio.to_thread(leader.resume)
     with pytest.raises(Expired):  # it is confirmed, and nobody answers it
         await _until_confirmed(asker)
+
+
+async def _confirmed(asker: Any) -> None:
+    (shard,) = asker.requester._shards
+    async with asyncio.timeout(30):
+        while [each.state for each in shard._pending] != ["confirmed"]:  # noqa: ASYNC110 - nobody is told
+            await asyncio.sleep(0.005)
 
 
 async def _until_confirmed(asker: Any) -> None:
