@@ -21,6 +21,8 @@ from modelmq.worker import reply_address
 Then = Callable[[Settled], None]
 
 MOST_KNOWN = 10_000
+MOST_WAITING = 10_000
+"""Replies that wait for their turn; what is more goes back to its queue for a while."""
 _INTERNAL_ERROR = 541
 _DROPPED = "RabbitMQ closed the connection that replied to this reply_to; the reply is dropped."
 
@@ -40,9 +42,10 @@ class ProvingPublisher:
         self._exchange = exchange
         self._emit = emit
         self._known: OrderedDict[str, None] = OrderedDict()
-        # By what they have to prove, so that many forged addresses make nobody wait who shares none with them. Bounded
-        # by what the lanes may hold.
+        # By what they have to prove, so that many forged addresses make nobody wait who shares none with them.
         self._waiting: OrderedDict[str, deque[_Reply]] = OrderedDict()
+        self._held = 0
+        """Replies that wait; at most MOST_WAITING, but for those of services."""
         self._news = asyncio.Event()
         self._renewing = False
         self._connection: Connection | None = None
@@ -56,8 +59,12 @@ class ProvingPublisher:
     def publish(self, address: str, properties: Properties, body: bytes, then: Then, *, first: bool = False) -> None:
         """Reply; `then` is called once, with RETURNED where the address is a bad one and nobody can be answered.
 
-        `first` is before all that wait, for addresses that only a service can have given.
+        `first` is before all that wait, for addresses that only a service can have given. LOST when too many wait.
         """
+        if self._held >= MOST_WAITING and not first:
+            then(Settled.LOST)
+            return
+        self._held += 1
         risk = reply_address.risk(address)
         replies = self._waiting.setdefault(risk, deque())
         replies.append(_Reply(address, properties, body, then))
@@ -87,7 +94,9 @@ class ProvingPublisher:
                     self._renewing = False
                     await self._close()
                 elif self._waiting:
-                    await self._prove(*self._waiting.popitem(last=False))
+                    risk, replies = self._waiting.popitem(last=False)
+                    self._held -= len(replies)
+                    await self._prove(risk, replies)
                 else:
                     self._news.clear()
                     await self._news.wait()
@@ -104,6 +113,7 @@ class ProvingPublisher:
             reply = replies.popleft()
             channel.publish(self._exchange, reply.address, reply.properties, reply.body, on_settled=reply.then)
         if replies:
+            self._held += len(replies)
             self._waiting.setdefault(risk, deque()).extend(replies)
 
     async def _close(self) -> None:

@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.processes import cpu_s, cpu_ticks_in_stat, family_of, parent_in_stat, pss_kib_in_rollup, pss_mb
+from benchmarks.processes import (
+    cpu_s,
+    cpu_ticks_in_stat,
+    family_of,
+    parent_in_stat,
+    pss_kib_in_rollup,
+    pss_mb,
+    rss_kib_in_status,
+)
 
 STAT = "42 (a (strange) name) S 7 42 42 0 -1 4194560 100 0 0 0 300 25 0 0 20 0 1 0 100 1000 10"
 
@@ -33,3 +41,8 @@ def test_processes_that_are_gone_count_nothing() -> None:
     gone = 2**22 + 1  # above the kernel's largest pid
     assert cpu_s([gone]) == 0
     assert family_of(gone) == []
+
+
+def test_resident_memory_is_read_from_the_status() -> None:
+    assert rss_kib_in_status("Name:\tbeam\nVmRSS:\t   1234 kB\nThreads:\t1\n") == 1234
+    assert rss_kib_in_status("Name:\tzombie\nThreads:\t1\n") == 0

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from modelmq.client.request import Request
-from modelmq.control import ModelReport, WorkerReport
+from modelmq.control import LaneReport, ModelReport, WorkerReport
 from modelmq.errors import ModelFailed, NotFound
 from modelmq.events import Event, RequestAnswered
 from modelmq.gateway.admission import Rules
@@ -235,3 +235,19 @@ async def test_invented_paths_cost_no_memory(api: Api, asker: Answering) -> None
         await api.handle(post(b"/v2/models/m%d/infer" % number))
         await api.handle(HttpRequest("GET", b"/nothing/%d" % number, {}))
     assert len(api._routes) <= 1024
+
+
+async def test_who_would_wait_in_vain_is_refused_and_never_sent(
+    api: Api, asker: Answering, events: list[Event]
+) -> None:
+    models = (ModelReport("m", "1", "ready", capacity_per_s=100.0),)
+    lanes = (LaneReport("m", "interactive", 984, 16),)
+    api.backlogs.heard(WorkerReport("w", "default", models, lanes), api.waiting.of, time.monotonic())
+    refused = await api.handle(post(inference_timeout_ms="2000"))
+    assert (refused.status, dict(refused.headers)["retry-after"]) == (429, "9")
+    assert asker.requests == []
+    assert [event.code for event in events if type(event) is RequestAnswered] == ["overloaded"]
+    (told,) = api.refusals.due(time.monotonic() + 2)
+    assert (told.model, told.count) == ("m", 1)
+    assert (await api.handle(post(inference_timeout_ms="30000"))).status == 200
+    assert len(asker.requests) == 1

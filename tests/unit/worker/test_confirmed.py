@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from modelmq.amqp import Properties, Settled
+from modelmq.client.window import LIMIT
+from modelmq.errors import ChannelClosed
+from modelmq.worker.confirmed import ConfirmedPublisher
+
+
+class Broker:
+    """The other end of the channel: confirms what and when the test says."""
+
+    def __init__(self) -> None:
+        self.taken: list[tuple[str, Any]] = []
+        self.closed = False
+
+    def publish(
+        self, exchange: str, key: str, properties: Properties, body: bytes, *, on_settled: Any, **_: Any
+    ) -> None:
+        if self.closed:
+            raise ChannelClosed("gone")
+        self.taken.append((key, on_settled))
+
+
+@pytest.fixture
+def broker() -> Broker:
+    return Broker()
+
+
+@pytest.fixture
+def publisher(broker: Broker) -> ConfirmedPublisher:
+    made = ConfirmedPublisher()
+    made._channel = broker  # type: ignore[assignment]
+    return made
+
+
+def test_a_queue_that_does_not_confirm_gets_no_more_than_leaves_the_connection_to_others(
+    broker: Broker, publisher: ConfirmedPublisher
+) -> None:
+    told: list[Settled] = []
+    for _ in range(LIMIT + 10):
+        publisher.publish("dead", "ill", Properties(), b"", told.append)
+    assert len(broker.taken) == LIMIT
+    publisher.publish("dead", "well", Properties(), b"", told.append)
+    assert broker.taken[-1][0] == "well"
+    for number in range(LIMIT + 11):
+        broker.taken[number][1](Settled.ACKED)
+    assert told == [Settled.ACKED] * (LIMIT + 11)
+    assert not publisher._held
+
+
+def test_with_the_channel_all_that_was_held_back_is_lost(broker: Broker, publisher: ConfirmedPublisher) -> None:
+    told: list[Settled] = []
+    for _ in range(LIMIT + 10):
+        publisher.publish("dead", "ill", Properties(), b"", told.append)
+    broker.closed = True
+    for _, on_settled in list(broker.taken):
+        on_settled(Settled.LOST)
+    assert told == [Settled.LOST] * (LIMIT + 10)
+    assert not publisher._held
