@@ -1,6 +1,7 @@
 """The models of the run, written as a user would write them: a folder per model, a `model.py`, a `model.toml`.
 
-`fast` is what most callers ask. `slow` sleeps. `frail` is asked what ends its process, among innocent questions.
+`fast` is what most callers ask. `gathering` waits a second for a fuller batch, so that much is under way at all times.
+`slow` sleeps. `frail` is asked what ends its process, among innocent questions.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ MAX_RUN_S = 1.0
 """Longer is hung: short, as everybody who asks `frail` waits for it."""
 
 _CODE = f"""
-import os, signal, time
+import os, random, signal, time
 from zlib import crc32
 import numpy as np
+from modelmq import errors
 
 CRASH, HANG, MEMORY, SLOW, RAISE, RETRY = range(1, 7)
 
@@ -45,14 +47,15 @@ class Model:
             time.sleep(0.2)
         if act == RAISE:
             raise ValueError("as asked")
+        if act == RETRY and hasattr(errors, "Retry") and random.random() < 0.6:
+            raise errors.Retry(0.3)
 """
-
-NAMES = ("fast", "slow", "frail")
 
 
 def write(folder: Path) -> None:
     """All of them."""
     _write(folder / "fast", "pass", f"max_run_s = {MAX_RUN_S}\nmax_batch_size = 64\n")
+    _write(folder / "gathering", "pass", f"max_run_s = {MAX_RUN_S}\nmax_batch_size = 256\nmax_queue_delay_ms = 1000\n")
     _write(folder / "slow", "time.sleep(0.02)", f"max_run_s = {MAX_RUN_S + 2}\nmax_batch_size = 8\n")
     _write(folder / "frail", "pass", f"max_run_s = {MAX_RUN_S}\nmax_batch_size = 16\n")
 

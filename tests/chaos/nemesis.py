@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
 from collections import Counter
@@ -19,6 +20,8 @@ _AFTERMATH_S = 0.5
 """After a fault is over, connections may still end because of it."""
 _READY_S = 60.0
 _SLOW_BYTES_PER_S = 500
+_REFUSES = ("memory-alarm", "disk-alarm", "link-slow")
+"""Faults that need not end a connection: requests are not taken meanwhile."""
 
 
 class Nemesis:
@@ -56,16 +59,16 @@ class Nemesis:
         workers = [name for name in services if name.startswith("worker")]
         gateways = [name for name in services if name.startswith("gateway")]
         links = list(self._stage.links)
-        to_broker = [name for name in links if not name.startswith("http")]
+        asking = [name for name in links if name.startswith(("gateway", "client"))]
         by_prefix = {"worker": workers, "child": workers, "gateway": gateways, "link": links}
         victims = {kind: by_prefix.get(kind.partition("-")[0], ()) for kind in self._actions}
-        # A slow link to a caller breaks nothing, so it would not count.
-        return victims | {"link-slow": to_broker}
+        # Other slow links delay without breaking anything, so they would not count.
+        return victims | {"link-slow": asking}
 
     async def strike(self, fault: Fault) -> Struck:
         """Returns when the fault is over; what it broke may take longer to mend."""
         before, children = self._stage.ended(), self._children_lost
-        in_flight, at = self._stage.standing().in_flight, time.monotonic()
+        standing, at = self._stage.standing(), time.monotonic()
         await self._actions[fault.kind](fault)
         await asyncio.sleep(_AFTERMATH_S)
         ended = self._stage.ended() - before
@@ -74,7 +77,10 @@ class Nemesis:
             lost["processes of models"] = self._children_lost - children
         if self._replies_refused:
             lost["replies refused"], self._replies_refused = self._replies_refused, 0
-        return Struck(fault.number, fault.kind, fault.victim, at, time.monotonic(), in_flight, lost)
+        refused = self._stage.standing().refused - standing.refused
+        if refused and fault.kind in _REFUSES:
+            lost["requests refused"] = refused
+        return Struck(fault.number, fault.kind, fault.victim, at, time.monotonic(), standing.in_flight, lost)
 
     async def _kill(self, fault: Fault) -> None:
         service = self._stage.services[fault.victim]
@@ -198,8 +204,6 @@ def _is_evidence(what: str, fault: Fault) -> bool:
 
 
 def _signal(pid: int, number: int) -> bool:
-    import os  # noqa: PLC0415
-
     try:
         os.kill(pid, number)
     except ProcessLookupError:

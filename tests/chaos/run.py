@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import sys
 import time
-from bisect import bisect_left, bisect_right
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,8 +17,10 @@ from tests.chaos.ledger import read_all
 from tests.chaos.nemesis import Nemesis
 from tests.chaos.schedule import Fault
 from tests.chaos.stage import Shape, Stage
-from tests.chaos.timeline import in_flight_at, refused_at
+from tests.chaos.timeline import in_flight_at
 
+_ENOUGH = 3 * AT_LEAST_IN_FLIGHT // 2
+"""To strike at, as what the callers told is a little old."""
 _WELL_PATIENCE_S = 15.0
 _REST_S = 60.0
 """The longest that what is under way may take, once nothing more is asked."""
@@ -72,7 +72,7 @@ async def run(folder: Path, shape: Shape, goal: Goal, seed: int, say: Say) -> Re
         left = await stage.stop()
     account = msgspec.structs.replace(account, processes=left)
     history = read_all(stage.ledgers())
-    faults = with_evidence(history, faults)
+    faults = with_in_flight(history, faults)
     verdict = check(history, account, faults)
     result = Result(
         seed, began_at, ended_at, tuple(faults), account, verdict, statuses, stage.broker.place.node.version
@@ -81,15 +81,10 @@ async def run(folder: Path, shape: Shape, goal: Goal, seed: int, say: Say) -> Re
     return result
 
 
-def with_evidence(history: History, faults: Sequence[Struck]) -> list[Struck]:
-    """What the ledgers tell: how much was under way at each, and what an alarm made the gateways refuse."""
-    refused = refused_at(history)
-    found = []
-    for fault, in_flight in zip(faults, in_flight_at(history, [each.at for each in faults]), strict=True):
-        count = bisect_right(refused, fault.until) - bisect_left(refused, fault.at)
-        lost = fault.lost | ({"requests refused": count} if fault.kind.endswith("-alarm") and count else {})
-        found.append(msgspec.structs.replace(fault, in_flight=in_flight, lost=lost))
-    return found
+def with_in_flight(history: History, faults: Sequence[Struck]) -> list[Struck]:
+    """How much was under way at each, as the ledgers tell: what callers told meanwhile was a little old."""
+    counts = in_flight_at(history, [each.at for each in faults])
+    return [msgspec.structs.replace(each, in_flight=count) for each, count in zip(faults, counts, strict=True)]
 
 
 async def _strike(stage: Stage, goal: Goal, faults: list[Struck], say: Say) -> None:
@@ -97,8 +92,8 @@ async def _strike(stage: Stage, goal: Goal, faults: list[Struck], say: Say) -> N
     coming = schedule.faults(stage.seed, goal.kinds, nemesis.victims())
     while not _reached(stage, goal, faults) and time.monotonic() < end:
         fault = next(coming)
-        if fault.kind in goal.kinds and len(faults) >= goal.faults and not _lacks(goal, faults, fault):
-            if all(not _lacks_kind(goal, faults, kind) for kind in goal.kinds):
+        if len(faults) >= goal.faults and not _lacks(goal, faults, fault.kind):
+            if not _lacking(goal, faults):
                 await asyncio.sleep(1.0)  # only requests are missing
             continue
         await _until_well(stage, fault)
@@ -115,15 +110,15 @@ async def _strike(stage: Stage, goal: Goal, faults: list[Struck], say: Say) -> N
 def _reached(stage: Stage, goal: Goal, faults: list[Struck]) -> bool:
     if stage.standing().accepted < goal.accepted or len(faults) < goal.faults:
         return False
-    return not any(_lacks_kind(goal, faults, kind) for kind in goal.kinds)
+    return not _lacking(goal, faults)
 
 
-def _lacks(goal: Goal, faults: list[Struck], fault: Fault) -> bool:
-    return _lacks_kind(goal, faults, fault.kind)
+def _lacking(goal: Goal, faults: Sequence[Struck]) -> bool:
+    return any(_lacks(goal, faults, kind) for kind in goal.kinds)
 
 
-def _lacks_kind(goal: Goal, faults: list[Struck], kind: str) -> bool:
-    return Counter(each.kind for each in faults if each.counts)[kind] < goal.each
+def _lacks(goal: Goal, faults: Sequence[Struck], kind: str) -> bool:
+    return sum(each.kind == kind and each.counts for each in faults) < goal.each
 
 
 async def _until_well(stage: Stage, fault: Fault) -> None:
@@ -135,7 +130,7 @@ async def _until_well(stage: Stage, fault: Fault) -> None:
         standing = stage.standing()
         answering, ok = standing.ok > ok, standing.ok
         services = all(service.up.is_set() for service in stage.services.values())
-        if standing.in_flight >= AT_LEAST_IN_FLIGHT and (fault.hurried or (answering and services)):
+        if standing.in_flight >= _ENOUGH and (fault.hurried or (answering and services)):
             break
     await asyncio.sleep(fault.pause_s)
 

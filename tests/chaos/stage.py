@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -45,11 +46,13 @@ class Shape(msgspec.Struct, frozen=True):
     worker_module: str = "modelmq.worker"
     caller_mutation: str = ""
     mix: tuple[tuple[str, str, float], ...] = (
-        ("fast", "", 90.0),
+        ("fast", "", 70.0),
+        ("gathering", "", 20.0),
         ("slow", "", 4.0),
         ("frail", "", 5.0),
         ("fast", "slow", 0.02),
         ("fast", "raise", 0.3),
+        ("fast", "retry", 0.3),
         ("frail", "crash", 0.02),
         ("frail", "memory", 0.02),
         ("frail", "hang", 0.01),
@@ -61,7 +64,7 @@ class CallerProcess:
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
-        self.standing = Standing(0, 0, 0, 0, 0)
+        self.standing = Standing(0, 0, 0, 0, 0, 0)
         self.process: asyncio.subprocess.Process | None = None
         self._reading: asyncio.Task[None] | None = None
 
@@ -267,8 +270,6 @@ class Stage:
 
 
 def _free_port() -> int:
-    import socket  # noqa: PLC0415
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

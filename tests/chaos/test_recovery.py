@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.chaos.account import Struck
 from tests.chaos.ledger import Began, Invoke, Line, Outcome
 from tests.chaos.recovery import recovered_after
-from tests.chaos.run import with_evidence
+from tests.chaos.run import with_in_flight
 
 PER_S = 100.0
 AT = 50.0
@@ -44,12 +43,10 @@ def test_who_never_comes_back_took_all_the_time_that_was_watched() -> None:
     assert recovered_after(steady(40, AT), AT, PER_S) >= 10
 
 
-@pytest.mark.parametrize(("kind", "refused"), [("memory-alarm", 1), ("disk-alarm", 1), ("worker-kill", 0)])
-def test_what_the_ledgers_tell_of_a_fault(kind: str, refused: int) -> None:
+def test_what_the_ledgers_tell_of_a_fault() -> None:
     lines: list[Line] = [Began(0, 0, 1, "http", 1, 1)]
     for number in range(3):
         lines.append(Invoke(10.0 + number, f"c{number}", "fast", number, 99))
     lines += [Outcome(12.5, "c0", "unavailable"), Outcome(20.0, "c1", "ok"), Outcome(30.0, "c2", "unavailable")]
-    (fault,) = with_evidence([("http", lines)], [Struck(1, kind, "", 12.2, 15.0, 0, {"a": 1})])
-    assert fault.in_flight == 3
-    assert fault.lost == {"a": 1} | ({"requests refused": 1} if refused else {})
+    told = [Struck(1, "worker-kill", "", at, 15.0, 99, {"a": 1}) for at in (9.0, 12.2, 13.0, 25.0)]
+    assert [each.in_flight for each in with_in_flight([("http", lines)], told)] == [0, 3, 2, 1]

@@ -40,13 +40,6 @@ def test_what_is_under_way(times: list[tuple[float, float]], now: float) -> None
     assert found == [sum(at <= now < at + took_s for at, took_s in times)]
 
 
-@given(TIMES)
-def test_refusals_are_in_order(times: list[tuple[float, float]]) -> None:
-    refused = timeline.refused_at(history_of(times, "unavailable"))
-    assert refused == sorted(at + took_s for at, took_s in times)
-    assert timeline.refused_at(history_of(times)) == []
-
-
 def _facts(faults: list[Struck]) -> Facts:
     return Facts(
         seed=7, command='make chaos ARGS="--seed 7"', versions={"RabbitMQ": "3.10.8"}, offered="", duration_s=20,

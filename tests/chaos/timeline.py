@@ -89,13 +89,3 @@ def in_flight_at(history: History, times: Iterable[float]) -> list[int]:
             at += 1
         found.append(under_way)
     return found
-
-
-def refused_at(history: History) -> list[float]:
-    """When requests were told `unavailable` or `overloaded`, in order: the broker or the gateway did not take them."""
-    return sorted(
-        line.at
-        for _, lines in history
-        for line in lines
-        if isinstance(line, Outcome) and line.code in ("unavailable", "overloaded")
-    )

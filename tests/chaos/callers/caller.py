@@ -62,6 +62,7 @@ class Standing(msgspec.Struct, frozen=True):
     asked: int
     ok: int
     accepted: int
+    refused: int
     skipped: int
 
 
@@ -80,7 +81,7 @@ class Caller:
         self._random = random.Random(plan.seed)
         self._kinds = [(model, mark) for model, mark, _ in plan.mix]
         self._weights = [weight for *_, weight in plan.mix]
-        self._asked = self._ok = self._accepted = self._skipped = 0
+        self._asked = self._ok = self._accepted = self._refused = self._skipped = 0
         self._pause_s = 0.0
         self._ledger.add(
             ledger.Began(time.monotonic(), time.time(), plan.number, plan.kind, os.getpid(), plan.seed)
@@ -131,6 +132,7 @@ class Caller:
         """A request's outcome. One that has ended before is on record all the same: that is what is looked for."""
         self.in_flight.pop(id_, None)
         self._ok += code == ledger.OK
+        self._refused += code in ("unavailable", "overloaded")
         self._accepted += self.plan.kind != "pika" and code in (ledger.OK, "failed", "dead")
         self._ledger.add(Outcome(time.monotonic(), id_, code, answer, via, again))
 
@@ -164,7 +166,7 @@ class Caller:
             self._ledger.flush()
             if now >= tell_at:
                 tell_at = now + _TELL_S
-                counts = (len(self.in_flight), self._asked, self._ok, self._accepted, self._skipped)
+                counts = (len(self.in_flight), self._asked, self._ok, self._accepted, self._refused, self._skipped)
                 sys.stdout.buffer.write(msgspec.json.encode(Standing(*counts)) + b"\n")
                 sys.stdout.buffer.flush()
 
