@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     say = say_to(sys.stdout)
     say(f"seed {seed}; the evidence is in {folder}")
     if options.recovery:
-        return _recovery(folder, say)
+        return _recovery(folder, options.faults or _TRIES, say)
     if options.mutations:
         return _mutations(folder, seed, say)
     return _proof(folder, options, seed, say)
@@ -78,9 +78,9 @@ def _proof(folder: Path, options: argparse.Namespace, seed: int, say: Say) -> in
     return 1 if result.verdict.violations else 0
 
 
-def _recovery(folder: Path, say: Say) -> int:
+def _recovery(folder: Path, tries: int, say: Say) -> int:
     with watched(folder):
-        figures = uvloop.run(recovery.measure(folder, _TRIES, say))
+        figures = uvloop.run(recovery.measure(folder, tries, say))
     for what, measured, at_most, kept in (figure.row() for figure in figures):
         sys.stdout.write(f"{what}: {measured}, at most {at_most}{'' if kept else '   MISSED'}\n")
     (folder / "recovery.json").write_bytes(msgspec.json.encode(figures))

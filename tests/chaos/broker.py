@@ -24,6 +24,7 @@ from modelmq.supervisor.private_node import with_node
 from modelmq.supervisor.routes import routes_of
 from tests.chaos.account import Account, DeadLetter
 from tests.chaos.places import Place, evaluate
+from tests.chaos.question import id_in
 
 Alarm = Literal["memory", "disk"]
 PRODUCER = "chaos-producer"
@@ -133,11 +134,12 @@ class Broker:
         return Account(letters=tuple(letters), expired=frozenset(expired), left=left)
 
     def _letter(self, channel: pika.adapters.blocking_connection.BlockingChannel, queue: str) -> DeadLetter | None:
-        method, properties, _ = channel.basic_get(queue, auto_ack=True)
+        method, properties, body = channel.basic_get(queue, auto_ack=True)
         if method is None:
             return None
         headers = properties.headers or {}
-        id_ = properties.message_id or properties.correlation_id or ""
+        # The Python client names its messages itself, so what was asked is told by the body.
+        id_ = id_in(body) or properties.message_id or ""
         model = queue.removeprefix("ml-dead-letter.")
         return DeadLetter(id_, model, str(headers.get("reason") or headers.get("x-first-death-reason", "")))
 

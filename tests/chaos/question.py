@@ -77,6 +77,21 @@ def answer_of(body: bytes) -> str:
     return f"{response.id} {response.model_name} {number} {value}"
 
 
+class _Named(msgspec.Struct):
+    id: str = ""
+
+
+_named = msgspec.json.Decoder(_Named)
+
+
+def id_in(body: bytes) -> str:
+    """The id in the body of a request; empty where there is none to be read."""
+    try:
+        return _named.decode(body).id
+    except msgspec.DecodeError:
+        return ""
+
+
 def code_of_error(headers: dict[str, Any] | None) -> str:
     """The code in an AMQP reply's headers; empty for a response."""
     return str((headers or {}).get("status", ""))

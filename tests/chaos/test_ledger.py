@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.chaos.ledger import Began, Confirm, Invoke, Ledger, Outcome, read, read_all
-from tests.chaos.question import MARKS, Question, answer_of, body_of, expected
+from tests.chaos.question import MARKS, Question, answer_of, body_of, expected, id_in
 
 LINES = (
     Began(1.5, 1_700_000_000.0, 3, "http", 42, 7),
@@ -62,4 +62,6 @@ def test_an_answer_says_whose_it_is() -> None:
 
 
 def test_the_mark_is_what_the_model_is_told() -> None:
+    assert id_in(body_of(Question(7, "fast", "hang", 0.0))) == "c7"
+    assert [id_in(body) for body in (b"", b"\x82", b"[]", b"{}")] == [""] * 4
     assert body_of(Question(7, "fast", "hang", 0.0)).endswith(b'"data":[7,%d]}]}' % MARKS.index("hang"))
