@@ -48,6 +48,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--kinds", default="", help="only these faults, separated by commas")
     parser.add_argument("--faults", type=int, default=None, help="how many")
     parser.add_argument("--accepted", type=int, default=500_000, help="requests of the long form")
+    parser.add_argument("--longest-s", type=float, default=3600.0, help="end then, whatever is missing")
     parser.add_argument("--load", type=float, default=1.0, help="times the usual load")
     parser.add_argument("--recovery", action="store_true", help="how long a single worker takes to be back")
     parser.add_argument("--mutations", action="store_true", help="promises broken on purpose must be found")
@@ -68,7 +69,7 @@ def _proof(folder: Path, options: argparse.Namespace, seed: int, say: Say) -> in
     )
     kinds = tuple(options.kinds.split(",")) if options.kinds else usual
     twice = tuple(kind for kind in TWICE if kind in kinds)
-    goal = Goal(options.accepted, options.faults or 200, 10, kinds + twice, 3600.0)
+    goal = Goal(options.accepted, options.faults or 200, 10, kinds + twice, options.longest_s)
     if options.short:
         goal = Goal(0, options.faults or len(kinds), 0, kinds, 300.0)
     with watched(folder):

@@ -26,7 +26,7 @@ Settled = Literal["confirmed", "nacked", "returned", "lost"]
 """What a producer learns of a publish; lost: its connection ended first, and the broker may have it or not."""
 
 
-class Began(msgspec.Struct, frozen=True, tag="began", tag_field="what"):
+class Began(msgspec.Struct, frozen=True, tag="began", tag_field="what", gc=False):
     """The first line of a file."""
 
     at: float
@@ -37,7 +37,7 @@ class Began(msgspec.Struct, frozen=True, tag="began", tag_field="what"):
     seed: int
 
 
-class Invoke(msgspec.Struct, frozen=True, omit_defaults=True, tag="invoke", tag_field="what"):
+class Invoke(msgspec.Struct, frozen=True, omit_defaults=True, tag="invoke", tag_field="what", gc=False):
     """A request that was sent, or is about to be. `deadline` is on the clock of `at`."""
 
     at: float
@@ -50,7 +50,7 @@ class Invoke(msgspec.Struct, frozen=True, omit_defaults=True, tag="invoke", tag_
     """What is wrong with the request, on purpose; empty for the innocent."""
 
 
-class Confirm(msgspec.Struct, frozen=True, tag="confirm", tag_field="what"):
+class Confirm(msgspec.Struct, frozen=True, tag="confirm", tag_field="what", gc=False):
     """A producer's publish was settled."""
 
     at: float
@@ -58,7 +58,7 @@ class Confirm(msgspec.Struct, frozen=True, tag="confirm", tag_field="what"):
     settled: Settled
 
 
-class Outcome(msgspec.Struct, frozen=True, omit_defaults=True, tag="outcome", tag_field="what"):
+class Outcome(msgspec.Struct, frozen=True, omit_defaults=True, tag="outcome", tag_field="what", gc=False):
     """The caller was answered, or is certain that it will not be."""
 
     at: float
@@ -73,7 +73,7 @@ class Outcome(msgspec.Struct, frozen=True, omit_defaults=True, tag="outcome", ta
     """A reply whose id had one before. Only plain AMQP callers may see that."""
 
 
-class Stray(msgspec.Struct, frozen=True, tag="stray", tag_field="what"):
+class Stray(msgspec.Struct, frozen=True, tag="stray", tag_field="what", gc=False):
     """Bytes or a reply that belong to no request of this caller."""
 
     at: float
@@ -81,7 +81,7 @@ class Stray(msgspec.Struct, frozen=True, tag="stray", tag_field="what"):
     said: str
 
 
-class Ended(msgspec.Struct, frozen=True, tag="ended", tag_field="what"):
+class Ended(msgspec.Struct, frozen=True, tag="ended", tag_field="what", gc=False):
     """The last line of a caller that ended in order. `skipped` were never asked, as too much was under way already."""
 
     at: float

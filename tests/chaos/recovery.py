@@ -33,8 +33,9 @@ SHAPE = Shape(
 )
 _PART = 0.9
 _WINDOW_S = 0.25
+_GOOD_WINDOWS = 5
 _QUIET_S = 3.0
-_WATCH_S = 20.0
+_WATCH_S = 14.0
 
 
 class Figure(msgspec.Struct, frozen=True):
@@ -101,10 +102,10 @@ async def measure(folder: Path, tries: int, say: Say) -> list[Figure]:
 
 
 def recovered_after(successes: Sequence[float], at: float, per_s: float) -> float:
-    """Seconds from `at` until successes come at nine tenths of this rate again, after the gap that the fault made.
+    """Seconds from `at` until successes come at nine tenths of this rate again.
 
-    Judged in windows of a quarter of a second: the fault is over where the first window begins that is good, with all
-    of the next second. A burst of what had waited is no recovery; that second may hold it, but must be good behind it.
+    Judged in windows of a quarter of a second: it is where the first begins that is good, and all of the second behind
+    it. So a burst of what had waited is no recovery.
     """
     enough = _PART * per_s * _WINDOW_S
     count = int(_WATCH_S / _WINDOW_S)
@@ -113,13 +114,16 @@ def recovered_after(successes: Sequence[float], at: float, per_s: float) -> floa
         number = int((success - at) / _WINDOW_S)
         if success >= at and number < count:
             windows[number] += 1
-    last_bad = max((number for number, found in enumerate(windows[: count // 2]) if found < enough), default=-1)
-    return (last_bad + 1) * _WINDOW_S
+    good = [found >= enough for found in windows]
+    for number in range(count):
+        if all(good[number : number + _GOOD_WINDOWS]):
+            return number * _WINDOW_S
+    return _WATCH_S
 
 
 async def _strike(stage: Stage, kind: str, victim: str) -> tuple[float, asyncio.Task[Struck]]:
     """The moment from which recovery is counted, and the fault, which may last on."""
-    fault = Fault(0, kind, victim, pause_s=0.0, lasts_s=2 * HEARTBEAT_S + 6, hurried=False, dice=0.0)
+    fault = Fault(0, kind, victim, pause_s=0.0, lasts_s=2 * HEARTBEAT_S + 4, hurried=False, dice=0.0)
     at = time.monotonic()
     striking = asyncio.create_task(Nemesis(stage).strike(fault))
     if kind == "broker-restart":
