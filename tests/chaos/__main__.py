@@ -10,12 +10,13 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import uvloop
 
 from tests.chaos import broken, recovery
-from tests.chaos.run import Goal, Say, run, say_to
+from tests.chaos.run import Goal, Judged, Say, judge, run, say_to
 from tests.chaos.schedule import CLUSTER_KINDS, LINK_KINDS, PROCESS_KINDS, SINGLE_NODE_KINDS, TWICE
 from tests.chaos.stage import Shape
 from tests.chaos.summary import write
@@ -27,6 +28,8 @@ _TRIES = 3
 def main(arguments: Sequence[str] | None = None) -> int:
     """0: every promise was kept, and what was broken on purpose was found."""
     options = _parser().parse_args(arguments)
+    if options.judge:
+        return _tell(options.judge, judge(options.judge))
     seed = options.seed if options.seed is not None else secrets.randbelow(1_000_000)
     folder = options.folder.resolve() / f"{time.strftime('%Y%m%d-%H%M%S')}-{seed}"
     folder.mkdir(parents=True, mode=0o700)
@@ -52,6 +55,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--load", type=float, default=1.0, help="times the usual load")
     parser.add_argument("--recovery", action="store_true", help="how long a single worker takes to be back")
     parser.add_argument("--mutations", action="store_true", help="promises broken on purpose must be found")
+    parser.add_argument("--judge", type=Path, metavar="DIR", help="only judge what an earlier run left in its folder")
     parser.add_argument("--folder", type=Path, default=Path(".modelmq/chaos"), help="where the evidence is kept")
     return parser
 
@@ -72,11 +76,25 @@ def _proof(folder: Path, options: argparse.Namespace, seed: int, say: Say) -> in
     goal = Goal(options.accepted, options.faults or 200, 10, kinds + twice, options.longest_s)
     if options.short:
         goal = Goal(0, options.faults or len(kinds), 0, kinds, 300.0)
-    with watched(folder):
-        result = uvloop.run(run(folder, shape, goal, seed, say))
     given = "".join(f"--{name} " for name in ("short", "cluster") if getattr(options, name))
-    sys.stdout.write(write(folder, result, shape, options=given))
-    return 1 if result.verdict.violations else 0
+    given += "".join(
+        f"--{name} {value} " for name, value in vars(options).items() if name in ("kinds", "load") and value
+    )
+    with watched(folder):
+        judged = uvloop.run(run(folder, shape, goal, seed, say, options=given))
+    return _tell(folder, judged)
+
+
+def _tell(folder: Path, judged: Judged) -> int:
+    """With the figures and findings that were measured into the same folder, if any."""
+    recoveries = [each.row() for each in _found(folder / "recovery.json", list[recovery.Figure])]
+    mutations = [each.row() for each in _found(folder / "mutations.json", list[broken.Finding])]
+    sys.stdout.write(write(folder, judged, recoveries=recoveries, mutations=mutations))
+    return 1 if judged.verdict.violations else 0
+
+
+def _found(path: Path, kind: Any) -> Any:
+    return msgspec.json.decode(path.read_bytes(), type=kind) if path.exists() else []
 
 
 def _recovery(folder: Path, tries: int, say: Say) -> int:

@@ -39,28 +39,43 @@ class Goal(msgspec.Struct, frozen=True):
     longest_s: float
 
 
-class Result(msgspec.Struct, frozen=True):
-    """All that a report needs."""
+class Evidence(msgspec.Struct, frozen=True):
+    """What a run leaves beside its ledgers, in `evidence.json`."""
 
     seed: int
+    options: str
+    shape: Shape
     began_at: float
     ended_at: float
     faults: tuple[Struck, ...]
     account: Account
-    verdict: Verdict
     statuses: dict[str, int]
     """Exit statuses of services at the end."""
-    rabbitmq: str = ""
+    rabbitmq: str
     """Its version."""
 
 
-async def run(folder: Path, shape: Shape, goal: Goal, seed: int, say: Say) -> Result:
-    """Everything it starts has ended when it returns or raises. The folder is new, and keeps the evidence."""
+class Judged(msgspec.Struct, frozen=True):
+    """A run and what is to be said of it."""
+
+    evidence: Evidence
+    history: History
+    faults: tuple[Struck, ...]
+    """With what the ledgers tell of them."""
+    verdict: Verdict
+
+
+async def run(folder: Path, shape: Shape, goal: Goal, seed: int, say: Say, *, options: str = "") -> Judged:
+    """Everything it starts has ended when it returns or raises. The folder is new, and keeps the evidence.
+
+    `options` are those that have the same run again, beside the seed.
+    """
     stage = Stage(folder, shape, seed)
     left: tuple[str, ...] = ()
     faults: list[Struck] = []
     try:
         await stage.start()
+        version = stage.broker.place.node.version
         say("everything is up")
         began_at = time.monotonic()
         await stage.start_callers()
@@ -71,14 +86,19 @@ async def run(folder: Path, shape: Shape, goal: Goal, seed: int, say: Say) -> Re
     finally:
         left = await stage.stop()
     account = msgspec.structs.replace(account, processes=left)
-    history = read_all(stage.ledgers())
-    faults = with_in_flight(history, faults)
-    verdict = check(history, account, faults)
-    result = Result(
-        seed, began_at, ended_at, tuple(faults), account, verdict, statuses, stage.broker.place.node.version
-    )
-    (folder / "result.json").write_bytes(msgspec.json.encode(result))
-    return result
+    evidence = Evidence(seed, options, shape, began_at, ended_at, tuple(faults), account, statuses, version)
+    (folder / "evidence.json").write_bytes(msgspec.json.encode(evidence))
+    return judge(folder)
+
+
+def judge(folder: Path) -> Judged:
+    """By what a run left, as often as wanted."""
+    evidence = msgspec.json.decode((folder / "evidence.json").read_bytes(), type=Evidence)
+    history = read_all(sorted((folder / "ledger").iterdir()))
+    faults = with_in_flight(history, evidence.faults)
+    verdict = check(history, evidence.account, faults)
+    (folder / "verdict.json").write_bytes(msgspec.json.encode(verdict))
+    return Judged(evidence, history, tuple(faults), verdict)
 
 
 def with_in_flight(history: History, faults: Sequence[Struck]) -> list[Struck]:

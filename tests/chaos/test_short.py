@@ -23,9 +23,9 @@ def test_no_promise_is_broken_while_all_parts_fail(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir(mode=0o700)
     with watched(folder):
-        result = uvloop.run(run(folder, SHAPE, GOAL, SEED, say_to()))
-    said = write(folder, result, SHAPE)
-    assert result.verdict.violations == (), said
-    assert result.verdict.accepted > 1000, said
-    assert set(result.statuses.values()) == {0}, result.statuses
+        judged = uvloop.run(run(folder, SHAPE, GOAL, SEED, say_to()))
+    said = write(folder, judged)
+    assert judged.verdict.violations == (), said
+    assert judged.verdict.accepted > 1000, said
+    assert set(judged.evidence.statuses.values()) == {0}, judged.evidence.statuses
     assert "No promise was broken" in (folder / PAGE).read_text()
