@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from bisect import bisect_left
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -32,8 +33,7 @@ SHAPE = Shape(
     mix=(("fast", "", 1.0),),
 )
 _PART = 0.9
-_WINDOW_S = 0.25
-_GOOD_WINDOWS = 5
+_STEP_S, _HALF_S = 0.05, 0.5
 _QUIET_S = 3.0
 _WATCH_S = 14.0
 
@@ -102,22 +102,19 @@ async def measure(folder: Path, tries: int, say: Say) -> list[Figure]:
 
 
 def recovered_after(successes: Sequence[float], at: float, per_s: float) -> float:
-    """Seconds from `at` until successes come at nine tenths of this rate again.
+    """Seconds from `at` until successes, which are in order, come at nine tenths of this rate again.
 
-    Judged in windows of a quarter of a second: it is where the first begins that is good, and all of the second behind
-    it. So a burst of what had waited is no recovery.
+    It is the first success of half a second that is good, with a good second behind it: a burst of what had waited
+    is none.
     """
-    enough = _PART * per_s * _WINDOW_S
-    count = int(_WATCH_S / _WINDOW_S)
-    windows = [0] * count
-    for success in successes:
-        number = int((success - at) / _WINDOW_S)
-        if success >= at and number < count:
-            windows[number] += 1
-    good = [found >= enough for found in windows]
-    for number in range(count):
-        if all(good[number : number + _GOOD_WINDOWS]):
-            return number * _WINDOW_S
+
+    def good(start: float, end: float) -> bool:
+        return bisect_left(successes, end) - bisect_left(successes, start) >= _PART * per_s * (end - start)
+
+    for step in range(int(_WATCH_S / _STEP_S)):
+        start = at + step * _STEP_S
+        if good(start, start + _HALF_S) and good(start + _HALF_S, start + 3 * _HALF_S):
+            return successes[bisect_left(successes, start)] - at
     return _WATCH_S
 
 

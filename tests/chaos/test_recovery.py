@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -20,23 +21,25 @@ def steady(start: float, end: float) -> list[float]:
 
 
 def test_a_fault_that_nobody_noticed_took_no_time() -> None:
-    assert recovered_after(steady(40, 80), AT, PER_S) == 0
+    assert recovered_after(steady(40, 80), AT, PER_S) < 0.02
 
 
 @given(st.floats(0.26, 8))
 def test_a_gap_is_as_long_as_it_is(gap_s: float) -> None:
     found = recovered_after([*steady(40, AT), *steady(AT + gap_s, 80)], AT, PER_S)
-    assert gap_s - 0.25 <= found <= gap_s + 0.5
+    assert gap_s - 0.1 <= found <= gap_s + 0.1
 
 
 def test_a_burst_of_what_waited_is_no_recovery() -> None:
     burst = [AT + 2.0] * 500
-    assert recovered_after(sorted([*steady(40, AT), *burst, *steady(AT + 5, 80)]), AT, PER_S) == 5.0
+    found = recovered_after(sorted([*steady(40, AT), *burst, *steady(AT + 5, 80)]), AT, PER_S)
+    assert found == pytest.approx(5.0, abs=0.1)
 
 
 def test_half_the_rate_is_not_enough() -> None:
     half = steady(AT, AT + 3)[::2]
-    assert recovered_after([*steady(40, AT), *half, *steady(AT + 3, 80)], AT, PER_S) == 3.0
+    found = recovered_after([*steady(40, AT), *half, *steady(AT + 3, 80)], AT, PER_S)
+    assert found == pytest.approx(3.0, abs=0.1)
 
 
 def test_who_never_comes_back_took_all_the_time_that_was_watched() -> None:
