@@ -19,19 +19,19 @@ TWICE = ("worker-kill", "gateway-kill", "child-kill", "link-cut", "link-reset")
 CLUSTER_KINDS = ("node-restart", "node-kill", "node-stop", "partition")
 
 _LASTS_S: Mapping[str, tuple[float, float]] = {
-    "worker-stop": (4.0, 5.0),  # the broker gives up a silent connection after two to three heartbeats
-    "gateway-stop": (4.0, 5.0),
-    "child-stop": (2.5, 3.0),
-    "link-stall": (4.0, 5.0),
-    "link-slow": (4.0, 5.0),
-    "memory-alarm": (1.5, 3.0),
-    "disk-alarm": (1.5, 3.0),
-    "replies-refused": (2.0, 3.0),
+    "worker-stop": (3.5, 4.2),  # the broker gives up a silent connection after two to three heartbeats
+    "gateway-stop": (3.5, 4.2),
+    "child-stop": (2.0, 2.5),
+    "link-stall": (3.5, 4.2),
+    "link-slow": (2.5, 3.5),
+    "memory-alarm": (1.2, 2.0),
+    "disk-alarm": (1.2, 2.0),
+    "replies-refused": (2.0, 2.5),
     "node-stop": (4.0, 8.0),
     "partition": (6.0, 10.0),
 }
-_PAUSE_S = (0.1, 0.9)
-_HURRIED = 0.15
+_PAUSE_S = (0.1, 0.6)
+_HURRIED = 0.25
 """Share of the faults that come while the one before is not mended yet."""
 
 
