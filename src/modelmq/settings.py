@@ -107,6 +107,26 @@ class GatewaySettings(msgspec.Struct, frozen=True):
     max_in_flight: Annotated[
         _Count, Meta(description="Requests answered at one time; more are 429, and one model leaves some to others.")
     ] = 4096
+    max_connections: Annotated[
+        _Count,
+        Meta(
+            description="HTTP connections at one time. A new one more takes the place of one that asks for nothing, "
+            "else it is 503. Fewer where the process may not open as many files."
+        ),
+    ] = 8192
+    head_timeout_s: Annotated[
+        _Seconds, Meta(description="Longest time for a request's line and headers; slower ones are 408.")
+    ] = 10.0
+    body_timeout_s: Annotated[
+        _Seconds,
+        Meta(
+            description="Longest time for a body. Below 1000 bytes per second on the whole, or after 30 s of silence, "
+            "it is 408 sooner."
+        ),
+    ] = 300.0
+    idle_timeout_s: Annotated[_Seconds, Meta(description="A connection is closed that asks for nothing this long.")] = (
+        75.0
+    )
     default_timeout_s: Annotated[_Seconds, Meta(description="Deadline of an HTTP request that names none.")] = 60.0
     confirm_timeout_s: Annotated[
         _Seconds, Meta(description="A request that RabbitMQ has not taken after this long is 503.")

@@ -36,7 +36,7 @@ from modelmq.topology import user_name
 SERVICE = "gateway"
 _TICK_S = 0.25
 _BUFFERED_BODIES = 32
-"""Bodies of the largest size that are held at one time."""
+"""Bodies of the largest size that are held at one time; as many bytes of answers may wait for slow clients."""
 
 
 class Gateway:
@@ -182,5 +182,14 @@ async def serve(
 
 
 def _limits(settings: Settings) -> Limits:
-    body = settings.gateway.max_body_bytes
-    return Limits(max_body_bytes=body, max_buffered_bytes=_BUFFERED_BODIES * body)
+    gateway = settings.gateway
+    most = _BUFFERED_BODIES * gateway.max_body_bytes
+    return Limits(
+        max_body_bytes=gateway.max_body_bytes,
+        max_buffered_bytes=most,
+        max_unsent_bytes=most,
+        max_connections=gateway.max_connections,
+        head_s=gateway.head_timeout_s,
+        body_s=gateway.body_timeout_s,
+        idle_s=gateway.idle_timeout_s,
+    )

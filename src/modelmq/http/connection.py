@@ -12,6 +12,7 @@ from typing import NamedTuple, cast
 
 import httptools
 
+from modelmq.http.crowd import Crowd, most_with_refused
 from modelmq.http.exchange import Handler, HttpRequest, HttpResponse, Limits, head_of, json_error
 
 _LINGER_S = 5.0
@@ -28,7 +29,9 @@ class Shared:
         self.limits = limits
         self.loop = asyncio.get_running_loop()
         self.connections: set[Connection] = set()
+        self.crowd = Crowd(self.connections)
         self.buffered_bytes = 0
+        self.unsent_bytes = 0
         self.draining = False
         self.date = ""
         self.left = asyncio.Event()
@@ -74,11 +77,26 @@ class Connection(asyncio.Protocol):
         """Nothing that still comes is read."""
         self._lingers = False
         self._write_paused = False
+        self._unsent = 0
+        """Bytes of answers that waited for the client when writing was paused."""
 
     @property
     def idle(self) -> bool:
         """Nothing is asked and nothing is owed."""
         return self._phase == _IDLE and self._task is None
+
+    @property
+    def useless_since_s(self) -> float | None:
+        """Since when nothing has come that asks for anything: it is idle, slow with a head, or refused."""
+        if self._transport.is_closing():
+            return None
+        useless = self._lingers or (self._phase != _BODY and self._task is None and not self._write_paused)
+        return self._since_s if useless else None
+
+    @property
+    def unread_since_s(self) -> float | None:
+        """Since when its client has not read what was written."""
+        return self._since_s if self._write_paused and not self._transport.is_closing() else None
 
     # What asyncio calls
 
@@ -86,9 +104,10 @@ class Connection(asyncio.Protocol):
         shared = self._shared
         self._transport = cast(asyncio.Transport, transport)
         self._since_s = shared.loop.time()
-        full = len(shared.connections) >= shared.limits.max_connections
+        most = shared.limits.max_connections
+        full = len(shared.connections) >= most and not shared.crowd.make_room(self._since_s)
         shared.connections.add(self)
-        if len(shared.connections) > 2 * shared.limits.max_connections:
+        if full and len(shared.connections) > most_with_refused(most):
             self._transport.abort()  # even to refuse is too much now
         elif full:
             self._refuse(503, "There are too many connections; try again later.")
@@ -118,16 +137,23 @@ class Connection(asyncio.Protocol):
         shared.buffered_bytes -= self._size + self._held + sum(len(each.request.body) for each in self._queue)
         self._size = self._held = 0
         self._queue.clear()
+        self._all_sent()
         if self._task is not None:
             self._task.cancel()
         shared.left.set()
 
     def pause_writing(self) -> None:  # noqa: D102
+        shared = self._shared
         self._write_paused = True
-        self._since_s = self._shared.loop.time()
+        self._since_s = shared.loop.time()
+        self._unsent = self._transport.get_write_buffer_size()
+        shared.unsent_bytes += self._unsent
+        if shared.unsent_bytes > shared.limits.max_unsent_bytes:
+            shared.crowd.drop_slowest_reader()
 
     def resume_writing(self) -> None:  # noqa: D102
         self._write_paused = False
+        self._all_sent()
         if self._task is None:
             self._go_on()
 
@@ -150,7 +176,12 @@ class Connection(asyncio.Protocol):
 
     def on_headers_complete(self) -> None:  # noqa: D102
         self._phase = _BODY
+        if self._deaf:
+            return
         limit = self._shared.limits.max_head_bytes
+        if len(self._headers) > self._shared.limits.max_headers:
+            self._refuse(431, f"The request has more than {self._shared.limits.max_headers} headers.")
+            return
         if (self._split or self._piece_bytes > limit) and _size_of(self._target, self._headers) > limit:
             self._head_too_large()
             return
@@ -256,6 +287,10 @@ class Connection(asyncio.Protocol):
         if not self._queue:
             self._transport.resume_reading()
 
+    def _all_sent(self) -> None:
+        self._shared.unsent_bytes -= self._unsent
+        self._unsent = 0
+
     def _look_at_piece(self, piece_bytes: int, phase: int, messages: int, size: int) -> None:
         """Behind a piece that did not end the message; given is what was the case before it."""
         same = messages == self._messages
@@ -290,6 +325,8 @@ class Connection(asyncio.Protocol):
 
     def _end(self) -> None:
         """Behind a complete request at once; where more may be on its way, after it was dropped for a while."""
+        if self._transport.is_closing():
+            return
         if self._phase == _IDLE and not self._deaf and not self._queue:
             self._transport.close()
             return
@@ -315,9 +352,14 @@ class Connection(asyncio.Protocol):
             if silent_s > limits.idle_s:
                 self._transport.close()
         elif silent_s > (limits.head_s if self._phase == _HEAD else limits.stall_s) or (
-            self._phase == _BODY and now_s - self._body_since_s > limits.body_s
+            self._phase == _BODY
+            and now_s - self._body_since_s > min(limits.body_s, limits.stall_s + self._size / limits.min_body_rate)
         ):
             self._refuse(408, "The request did not come to its end in time.")
+
+    def abort(self) -> None:
+        """At once, with all that was written."""
+        self._transport.abort()
 
     def close(self) -> None:
         """At once; what was written still goes out."""

@@ -39,9 +39,14 @@ class Limits(msgspec.Struct, frozen=True):
     max_body_bytes: int
     max_head_bytes: int = 32_768
     """Of a request line with headers, and of what stands between the pieces of a chunked body or behind it."""
+    max_headers: int = 128
+    """Of one request: as objects, tiny ones take many times their bytes."""
     max_buffered_bytes: int = 512 * 1024 * 1024
     """Of all bodies that are held at one time."""
+    max_unsent_bytes: int = 512 * 1024 * 1024
+    """Of all answers that wait for clients that do not read them."""
     max_connections: int = 8192
+    """Fewer where the process may not open as many files."""
     max_pipelined: int = 64
     """Requests of one connection that wait for their predecessors."""
     head_s: float = 10.0
@@ -50,6 +55,8 @@ class Limits(msgspec.Struct, frozen=True):
     """Silence within a body, or a client that does not read."""
     body_s: float = 300.0
     """From the end of the headers to the end of the body, however steadily it comes."""
+    min_body_rate: float = 1000.0
+    """Bytes per second at which a body must come on the whole, once it has taken `stall_s`."""
     idle_s: float = 75.0
     """Silence between two requests."""
     backlog: int = 1024

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import socket
 import time
+
+import msgspec
 
 from modelmq.errors import ConfigError
 from modelmq.http.connection import Connection, Shared
@@ -19,6 +22,8 @@ _LAST_CALL_S = 1.0
 _CANCELLED_S = 1.0
 _TICK_S = 1.0
 _LOOK_S = 0.05
+_OTHER_FILES = 128
+"""Files of a service that are no client's connection."""
 
 
 class HttpServer:
@@ -37,6 +42,7 @@ class HttpServer:
 
     async def start(self, host: str, port: int, setting: str) -> int:
         """Listen; the port, which matters where `port` is 0. Raises ConfigError, naming `setting`."""
+        self._shared.limits = _within_files(self._shared.limits)
         listener = _listen(host, port, setting, self._shared.limits.backlog)
         loop = asyncio.get_running_loop()
         self._listener = listener.dup()  # see _stop_accepting
@@ -113,6 +119,15 @@ class HttpServer:
             now_s = shared.loop.time()
             for connection in list(shared.connections):
                 connection.look(now_s)
+
+
+def _within_files(limits: Limits) -> Limits:
+    """Without a file for a connection none is accepted, and none to RabbitMQ can be made."""
+    files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    possible = (files - _OTHER_FILES) * 8 // 9  # an eighth more, which are just being refused
+    if files == resource.RLIM_INFINITY or limits.max_connections <= possible:
+        return limits
+    return msgspec.structs.replace(limits, max_connections=max(possible, 1))
 
 
 def _date() -> str:

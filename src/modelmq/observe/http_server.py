@@ -13,7 +13,14 @@ from urllib.parse import unquote
 from modelmq.http import Handler, HttpRequest, HttpResponse, HttpServer, Limits
 from modelmq.observe.health import Asgi, Message
 
-_LIMITS = Limits(max_body_bytes=65_536, max_buffered_bytes=1_048_576, max_connections=64, idle_s=15.0, backlog=128)
+_LIMITS = Limits(
+    max_body_bytes=65_536,
+    max_buffered_bytes=1_048_576,
+    max_unsent_bytes=33_554_432,
+    max_connections=64,
+    idle_s=15.0,
+    backlog=128,
+)
 
 
 @contextlib.asynccontextmanager

@@ -266,3 +266,102 @@ async def test_far_too_many_connections_are_dropped_unanswered(start: Start, con
         await line.close()
     await left(site)
     await serves(site, connect)
+
+
+async def test_silent_connections_make_room_for_those_that_ask(
+    start: Start, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Idle, never heard of, or with half a head: who has been so for longest goes, never who waits for an answer."""
+    monkeypatch.setattr("modelmq.http.crowd.LEAST_USELESS_S", 0.0)
+    monkeypatch.setattr("modelmq.http.crowd._LOOK_AGAIN_S", 0.0)
+    site = await start(max_connections=4)
+    busy, kept, silent, slow = [await connect(site) for _ in range(4)]
+    await busy.send(GOOD.replace(b"/good", b"/wait"))
+    await site.entered.wait()
+    await kept.send(GOOD)
+    await kept.answer()
+    await slow.send(b"GET /slow HT")
+    for line in (silent, kept, slow):
+        await serves(site, connect)
+        with contextlib.suppress(ConnectionError):
+            assert await line.rest() == b""
+    site.open.set()
+    assert (await busy.answer())[0] == 200
+
+
+async def test_where_all_ask_a_newcomer_is_refused(start: Start, connect: Connect) -> None:
+    site = await start(max_connections=1)
+    busy = await connect(site)
+    await busy.send(GOOD.replace(b"/good", b"/wait"))
+    await site.entered.wait()
+    assert (await (await connect(site)).answer())[0] == 503
+    site.open.set()
+    assert (await busy.answer())[0] == 200
+
+
+async def test_more_connections_than_files_are_not_promised(
+    start: Start, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("resource.getrlimit", lambda _which: (160, 160))
+    site = await start(max_connections=8192)
+    assert site.server._shared.limits.max_connections == 28
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_more_headers_than_any_client_sends_are_refused(start: Start, connect: Connect, times: int) -> None:
+    site = await start()
+    line = await connect(site)
+    many = head(*(b"x%d:" % n for n in range(200)), begin=b"GET / HTTP/1.1")
+    await send(line, many * times)
+    assert (await line.answer())[0] == 431
+    assert await line.rest() == b"", "one refusal, however many stood in one piece"
+    assert site.requests == []
+    few = await connect(site)
+    await few.send(head(*(b"x%d:" % n for n in range(100)), begin=b"GET /good HTTP/1.1"))
+    assert (await few.answer())[0] == 200
+
+
+async def test_behind_a_refusal_nothing_is_said(start: Start, connect: Connect) -> None:
+    site = await start()
+    line = await connect(site)
+    await line.send(b"GET / HTTP/2.0\r\n\r\n" + head(b"Expect: 100-continue", b"Content-Length: 2"))
+    assert (await line.answer())[0] == 505
+    assert await line.rest() == b""
+
+
+async def test_a_body_below_the_least_rate_is_ended(start: Start, connect: Connect) -> None:
+    site = await start(stall_s=0.2, min_body_rate=10_000)
+    fast, slow = await connect(site), await connect(site)
+    for line in (fast, slow):
+        await line.send(head(b"Content-Length: 900"))
+    answer = asyncio.create_task(slow.answer())
+    while not answer.done():
+        await send(slow, b"x")
+        await asyncio.sleep(0.02)
+    assert (await answer)[0] == 408
+    await serves(site, connect)
+
+
+async def test_answers_that_nobody_reads_are_bounded_together(start: Start, connect: Connect) -> None:
+    """Who has not read for longest is ended; who reads is served."""
+    body = b"x" * 20_000_000  # systems take several megabytes for a client that does not read
+    site = await start(max_body_bytes=len(body), max_unsent_bytes=25_000_000)
+    lines = []
+    for _ in range(4):
+        line = await connect(site)
+        line.writer.transport.pause_reading()
+        await line.send(head(b"Content-Length: %d" % len(body)) + body)
+        lines.append(line)
+    shared = site.server._shared
+    async with asyncio.timeout(10):
+        while len(shared.connections) == len(lines):
+            shared.left.clear()
+            await shared.left.wait()
+    assert shared.unsent_bytes <= 25_000_000
+    lines[-1].writer.transport.resume_reading()
+    assert len((await lines[-1].answer())[2]) == len(body) + 3
+    for line in lines:
+        await line.close()
+    await left(site)
+    assert shared.unsent_bytes == 0
+    await serves(site, connect)
