@@ -78,7 +78,7 @@ def shown(found: Shown, now_ms: int) -> list[Line]:
     properties = _properties(found)
     lines: list[Line] = [Text(f"{name:<10} {_clean(value)}") for name, value in rows.items() if value]
     lines += [Text(""), *(Text(f"{name:<16} {_clean(str(value))}") for name, value in properties.items())]
-    lines += [Text(f"header {name}: {_clean(_json(value))}") for name, value in _headers(found).items()]
+    lines += [Text(f"header {_clean(name)}: {_clean(_json(value))}") for name, value in _headers(found).items()]
     body = _decoded(found)
     if body is not None:
         return [*lines, Text(""), Text(_clean(json.dumps(body, indent=2, ensure_ascii=False), keep="\n"))]
