@@ -15,6 +15,7 @@ import pytest
 
 from modelmq import control
 from modelmq.amqp import Channel, Connection, Delivery, Properties, Settled, connect
+from modelmq.broker.management_values import Overview
 from modelmq.control import Hello, WorkerReport
 from modelmq.events import Event
 from modelmq.messages import (
@@ -251,7 +252,9 @@ def declare(asker: Asker, vhost: Any, models_dir: Path) -> Callable[..., Awaitab
             known = models.get(source.name)
             versions = (*known.versions, source.version) if known else (source.version,)
             models[source.name] = ModelRoute(source.name, versions, source.settings.queue, source.settings.routing_key)
-        topology = build(TopologySettings(queue_type=queue_type), vhost.name, models.values())  # type: ignore[arg-type]
+        settings = TopologySettings(queue_type=queue_type)  # type: ignore[arg-type]
+        version = Overview(vhost.node.version).version
+        topology = build(settings, vhost.name, models.values(), broker_version=version)
         channel = await asker.connection.channel()
         for exchange in topology.exchanges:
             await channel.declare_exchange(exchange.name, exchange.type, durable=True)

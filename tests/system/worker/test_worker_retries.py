@@ -124,12 +124,13 @@ async def test_what_would_be_too_late_is_told_at_once(
 ) -> None:
     shop(after_s=30)
     await ladder()
-    await start_worker()
+    running = await start_worker()
     deadline_ms = int(time.time() * 1000) + 25_000
     answer = await asker.ask("shop", 13, headers={"deadline": deadline_ms})
     assert answer.status == "expired"
     assert "sold out" in answer.body["error"]
     assert time.time() * 1000 < deadline_ms - 5000
+    await running.stop()
     await nothing_is_left(asker)
 
 
