@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 
 import pika
@@ -12,7 +13,8 @@ from pika.exceptions import ChannelClosedByBroker, ProbableAccessDeniedError, Pr
 from modelmq.broker.management import Management
 from modelmq.broker.node import RunningNode
 from modelmq.broker.secrets import read_secret, secret_file
-from modelmq.errors import ProvisionError
+from modelmq.client import Client
+from modelmq.errors import Expired, ProvisionError
 from modelmq.provision import provision
 from modelmq.settings import Settings, TopologySettings
 from modelmq.topology import ModelRoute, user_name
@@ -96,6 +98,45 @@ def test_a_client_asks_and_is_answered(login: Login) -> None:
     client.process_data_events(time_limit=20)
     assert answers == [b"answer"]
     worker.cancel()
+
+
+def test_a_client_withdraws_what_it_asked_and_so_does_the_python_client(
+    login: Login, settings: Settings, node: RunningNode
+) -> None:
+    """With pika on the channel of the request; with ours by another, for which it finds out its address."""
+    worker = login("worker").channel()
+    worker.queue_declare("ml-worker.vision.w1", exclusive=True, auto_delete=True)
+    worker.queue_bind("ml-worker.vision.w1", "ml-control-exchange")
+
+    def next_of(queue: str) -> pika.BasicProperties:
+        method, properties, _ = next(worker.consume(queue, inactivity_timeout=20))
+        worker.basic_ack(method.delivery_tag)
+        worker.cancel()
+        return properties
+
+    client = login("client").channel()
+    client.basic_consume(DIRECT, lambda *_: None, auto_ack=True)
+    asked = pika.BasicProperties(reply_to=DIRECT, correlation_id="mine")
+    client.basic_publish("ml-model-exchange", "digits", b"question", asked)
+    withdrawn = pika.BasicProperties(type="cancel", reply_to=DIRECT, correlation_id="mine")
+    client.basic_publish("ml-control-exchange", "", b"", withdrawn)
+    request, cancel = next_of(LANES[0]), next_of("ml-worker.vision.w1")
+    assert request.reply_to.startswith(f"{DIRECT}.")
+    assert (cancel.type, cancel.reply_to, cancel.correlation_id) == ("cancel", request.reply_to, "mine")
+
+    user = user_name("client", settings.topology.environment)
+    secret = read_secret("", secret_file(settings.state_dir, user)).password
+
+    async def ask_and_give_up() -> None:
+        url = f"amqp://{user}:{secret}@127.0.0.1:{node.amqp_port}/{settings.broker.vhost}"
+        async with Client(url) as own:
+            with pytest.raises(Expired):
+                await own.infer_json("digits", b"{}", timeout_s=0.1)
+
+    asyncio.run(ask_and_give_up())
+    request, cancel = next_of(LANES[0]), next_of("ml-worker.vision.w1")
+    assert cancel.type == "cancel"
+    assert (cancel.reply_to, cancel.correlation_id) == (request.reply_to, request.correlation_id)
 
 
 def test_a_client_cannot_touch_the_reply_queue_of_another(login: Login) -> None:
