@@ -37,7 +37,7 @@ from modelmq.worker.halving import Halving
 from modelmq.worker.intake import Clock, log_id
 from modelmq.worker.item import WorkItem
 from modelmq.worker.joining import Tensors, check_rows, join
-from modelmq.worker.outcome import CANCELLED, Answer, Outcome
+from modelmq.worker.outcome import CANCELLED, UNWANTED, Answer, Outcome
 from modelmq.worker.rate import Rate, bundle_limit
 from modelmq.worker.restarts import RestartCount
 from modelmq.worker.tombstones import Name
@@ -100,8 +100,7 @@ class ServedVersion:
         self._rate = Rate()
         self._capacity = Capacity()
         self._process: ModelProcess | None = None
-        self._began_s = 0.0
-        """When the run that is under way began, or the last one did."""
+        self._began_s = 0.0  # of the run that is under way, or of the last one
         self._wake = asyncio.Event()
         self._hurry = False
 
@@ -355,7 +354,8 @@ class ServedVersion:
     def _tell_finished(self, batch: _Batch, ended_s: float) -> None:
         items, tally = batch.items, batch.tally
         self._rate.add(tally.total(), ended_s)
-        self._capacity.finished(tally.total(), items[0].received_s, ended_s, full=batch.full)
+        whole = tally.keys().isdisjoint(UNWANTED)  # else a part was not computed
+        self._capacity.finished(tally.total(), items[0].received_s, ended_s, full=batch.full and whole)
         self._emit(
             BatchFinished(
                 model=self.source.name,
