@@ -27,8 +27,8 @@ from modelmq.messages import MODEL_EXCHANGE
 _ACKED, _NACKED, _RETURNED = Settled.ACKED, Settled.NACKED, Settled.RETURNED
 FRESH_S = 5.0
 """A channel younger than this is refused by a queue that has no leader, as by a full one."""
-_REFUSED_S = (0.05, 0.1)
-"""Bounds of the pause before what was refused so is sent again."""
+_REFUSED_S = (0.1, 1.0)
+"""First and longest pause before what was refused so is sent again, all of it at once."""
 Refused = Callable[[Request], RequestError]
 
 
@@ -53,6 +53,7 @@ class Outbox:
         """Requests that travel alone and wait for their queue to confirm what it has, by routing key."""
         self._gathering = False
         self._fresh_until = 0.0
+        self._refused_s = _REFUSED_S[0]
         self._sending_again: asyncio.TimerHandle | None = None
         self._draining: asyncio.Task[None] | None = None
 
@@ -211,6 +212,7 @@ class Outbox:
         if settled is _ACKED:
             self._pending.confirmed(entry)
             self.confirmed = True
+            self._refused_s = _REFUSED_S[0]
         elif settled is _NACKED:
             self._on_refused(entry)
         elif settled is _RETURNED:
@@ -226,7 +228,8 @@ class Outbox:
             return
         self._pending.put_back(entry)
         if self._sending_again is None:
-            pause_s = random.uniform(*_REFUSED_S)  # noqa: S311 - jitter, not a secret
+            pause_s = self._refused_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+            self._refused_s = min(self._refused_s * 2, _REFUSED_S[1])
             self._sending_again = self._loop.call_later(pause_s, self._send_again)
 
     def _send_again(self) -> None:

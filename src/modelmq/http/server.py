@@ -104,7 +104,8 @@ class HttpServer:
                 accepted.append(listener.accept()[0])
         for client in accepted:
             client.setblocking(False)
-            await loop.connect_accepted_socket(lambda: Connection(shared), client)
+            with contextlib.suppress(OSError):  # it went away again
+                await loop.connect_accepted_socket(lambda: Connection(shared), client)
 
     async def _until_left(self, at_most_s: float) -> None:
         self._shared.left.clear()

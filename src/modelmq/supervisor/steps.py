@@ -180,7 +180,7 @@ def _provision(settings: Settings, run: Run) -> ApplyReport:
 
 
 def _gateway(run: Run) -> ServiceSpec:
-    drain_s = run.settings.gateway.drain_s
+    drain_s = run.settings.gateway.drain_delay_s + run.settings.gateway.drain_s
     return _service(run, "gateway", "modelmq.gateway", user_name("gateway", run.settings.topology.environment), drain_s)
 
 
