@@ -138,7 +138,11 @@ def test_a_selection_picks_the_first_of_those_that_fit(
     fit = [letter for letter in letters if reason is None or letter.reason == reason]
     if older_s is not None or newer_s is not None:
         aged = [(letter, (NOW_MS - letter.died_at_ms) / 1000) for letter in fit if letter.died_at_ms is not None]
-        fit = [each for each, age_s in aged if age_s >= (older_s or age_s) and (newer_s is None or age_s < newer_s)]
+        fit = [
+            each
+            for each, age_s in aged
+            if (older_s is None or age_s >= older_s) and (newer_s is None or age_s < newer_s)
+        ]
     assert picker.matched == len(fit)
     assert picked == fit[:limit]
 

@@ -152,7 +152,8 @@ def _complete(place: str, wanted: Selection, found: int) -> None:
     """Whoever names letters hears of those that are not there. Raises LettersError."""
     missing = len(wanted.ids) - found
     if missing > 0 and wanted == Selection(ids=wanted.ids):
-        raise LettersError(f"{text.letters(missing)} of those named are not in {place} (any more).")
+        verb = "is" if missing == 1 else "are"
+        raise LettersError(f"{missing} of the letters named {verb} not in {place} (any more).")
 
 
 def _places(settings: Settings) -> list[str]:

@@ -90,7 +90,9 @@ def shown(found: Shown, now_ms: int) -> list[Line]:
 def shown_json(found: Shown) -> str:
     """The same for programs; a body that is no JSON in base64."""
     body = _decoded(found)
-    kept: dict[str, Any] = {"body": body} if body is not None else {"body_base64": base64.b64encode(found.body)}
+    kept: dict[str, Any] = (
+        {"body": body} if body is not None else {"body_base64": base64.b64encode(found.body).decode()}
+    )
     letter = _plain(msgspec.structs.asdict(found.letter))
     return _json({"letter": letter, "properties": _properties(found), "headers": _headers(found), **kept})
 

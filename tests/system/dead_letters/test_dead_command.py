@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 
 pytestmark = [pytest.mark.broker, pytest.mark.both_brokers]
 
+THREE_DAYS_MS = (3 * 24 * 60 + 1) * 60_000
 DIGITS, LANE = "ml-dead-letter.digits", "ml-model.digits.interactive"
 
 
@@ -26,11 +28,12 @@ async def ids(installation: Any, place: str) -> list[str]:
 
 async def test_from_list_over_show_to_replay_and_purge(installation: Any, office: Any) -> None:
     assert (await said(installation, "list")).out == "No dead letters.\n"
-    await office.letters("digits", b'{"n": 1}', b'{"n": 2}', b"\xff\x00", deadline=5, mine=["\x1b[31m", b"\x01"])
+    told = {"deadline": 5, "mine": ["\x1b[31m", b"\x01"], "died-at": int(time.time() * 1000) - THREE_DAYS_MS}
+    await office.letters("digits", b'{"n": 1}', b'{"n": 2}', b"\xff\x00", **told)
     await office.letters("other", b'{"n": 4}', reason="another")
     listed = await said(installation, "list")
     assert (listed.status, listed.err) == (0, "")
-    assert [line.split()[:4] for line in listed.out.splitlines()][1][1:] == ["model_process_died", "0s", "passed"]
+    assert [line.split()[:4] for line in listed.out.splitlines()][1][1:] == ["model_process_died", "3d", "passed"]
     assert len(listed.out.splitlines()) == 5
     first, _, binary = await ids(installation, "digits")
     shown = await said(installation, "show", first)
@@ -47,7 +50,7 @@ async def test_from_list_over_show_to_replay_and_purge(installation: Any, office
     assert (await said(installation, "replay", first, "--deadline", "model")).out == "Replayed 1 letter of digits.\n"
     assert [each.body for each in await office.take(LANE)] == [b'{"n": 1}']
     gone = await said(installation, "replay", first, "--deadline", "model")
-    assert (gone.status, gone.err) == (1, "modelmq: 1 letter of those named are not in digits (any more).\n")
+    assert (gone.status, gone.err) == (1, "modelmq: 1 of the letters named is not in digits (any more).\n")
     refused = await said(installation, "purge", "digits", "other")
     assert refused.status == 1
     assert "throws away 2 letters of digits, 1 letter of other; say --yes" in refused.err
