@@ -66,16 +66,21 @@ def _guard(model: int) -> int:
 def _end_all_below(model: int, status: int | None) -> int:
     """Child after child, as each one's own become ours: so a number cannot be a stranger's by the time it is used."""
     while True:
-        children = _children()
-        for pid in children or ([model] if status is None else []):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+        left = [pid for pid in _children() or ([model] if status is None else []) if _kill(pid)]
         ended = _reaped()
         status = ended.get(model, status)
-        if status is not None and not children and not ended:
+        if status is not None and not left and not ended:
             return status
         if not ended:
             signal.sigtimedwait([signal.SIGCHLD], _LOOK_AGAIN_S)
+
+
+def _kill(pid: int) -> bool:
+    """False for a program with more rights than ours, which must end by itself."""
+    with contextlib.suppress(PermissionError, ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
+        return True
+    return False
 
 
 def _reaped() -> dict[int, int]:
