@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from modelmq.events import ModelSeen
-from modelmq.settings import Settings
+from modelmq.events import ModelProcessEnded, ModelSeen
+from modelmq.settings import Settings, WorkerSettings
+from modelmq.worker import restarts
 from tests.system.worker.conftest import Running as RunningWorker
 
 from .conftest import Broker, Running, values_of
@@ -61,6 +62,36 @@ async def test_a_crash_loop_is_refused_at_once_and_served_again_when_it_ends(
 
     (tmp_path / "broken").unlink()
     assert values_of(await held) == [6]
+    await gateway.until_status("/v2/models/fragile/ready", 200)
+    assert values_of(await gateway.infer("fragile", 5)) == [10]
+    await worker.stop()
+
+
+HANGS = CRASHES.replace("os._exit(5)", "__import__('time').sleep(batch['x'][0] * 3600)")
+
+
+async def test_a_model_that_hangs_with_every_request_is_restarted_no_more_often_than_its_budget_allows(
+    make_model: Callable[..., None], declare: Callable[..., Awaitable[None]], start_gateway: Any, broker: Broker,
+    models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr(restarts, "RETRY_DELAYS_S", (3.0, 60.0))
+    make_model("fragile", HANGS, toml="max_batch_size = 1\nmax_run_s = 0.3")
+    await declare(broker)
+    own = WorkerSettings(max_attempts=1)
+    worker = RunningWorker(Settings(models_dir=str(models_dir), broker=broker.settings, worker=own))
+    gateway: Running = await start_gateway(broker, worker_grace_s=60.0)
+    await gateway.until_status("/v2/models/fragile/ready", 200)
+
+    (tmp_path / "broken").touch()
+    for _ in range(3):
+        dead = await gateway.infer("fragile", 1)
+        assert (dead.status_code, "ran longer than max_run_s" in dead.json()["error"]) == (500, True)
+    await gateway.until(lambda: ("fragile", "failed") in {(each.model, each.state) for each in gateway.of(ModelSeen)})
+    refused = await gateway.infer("fragile", 2)
+    assert (refused.status_code, "again and again" in refused.json()["error"]) == (503, True)
+    assert len(worker.of(ModelProcessEnded)) == 3
+
+    (tmp_path / "broken").unlink()
     await gateway.until_status("/v2/models/fragile/ready", 200)
     assert values_of(await gateway.infer("fragile", 5)) == [10]
     await worker.stop()
