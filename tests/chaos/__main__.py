@@ -37,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     say = say_to(sys.stdout)
     say(f"seed {seed}; the evidence is in {folder}")
     if options.recovery:
-        return _recovery(folder, options.faults or _TRIES, say)
+        return _recovery(folder, options, say)
     if options.mutations:
         return _mutations(folder, seed, say)
     return _proof(folder, options, seed, say)
@@ -97,9 +97,10 @@ def _found(path: Path, kind: Any) -> Any:
     return msgspec.json.decode(path.read_bytes(), type=kind) if path.exists() else []
 
 
-def _recovery(folder: Path, tries: int, say: Say) -> int:
+def _recovery(folder: Path, options: argparse.Namespace, say: Say) -> int:
+    kinds = options.kinds.split(",") if options.kinds else ()
     with watched(folder):
-        figures = uvloop.run(recovery.measure(folder, tries, say))
+        figures = uvloop.run(recovery.measure(folder, options.faults or _TRIES, say, kinds))
     for what, measured, at_most, kept in (figure.row() for figure in figures):
         sys.stdout.write(f"{what}: {measured}, at most {at_most}{'' if kept else '   MISSED'}\n")
     (folder / "recovery.json").write_bytes(msgspec.json.encode(figures))

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from tests.chaos.question import FACTOR, PRIME, SALTS
@@ -52,15 +53,18 @@ class Model:
 """
 
 
-def write(folder: Path) -> None:
-    """All of them."""
-    _write(folder / "fast", "pass", f"max_run_s = {MAX_RUN_S}\nmax_batch_size = 64\n")
-    _write(folder / "gathering", "pass", f"max_run_s = {MAX_RUN_S}\nmax_batch_size = 256\nmax_queue_delay_ms = 1000\n")
-    _write(folder / "slow", "time.sleep(0.02)", f"max_run_s = {MAX_RUN_S + 2}\nmax_batch_size = 8\n")
-    _write(folder / "frail", "pass", f"max_run_s = {MAX_RUN_S}\nmax_batch_size = 16\n")
+_SETTINGS = {
+    "fast": f"max_run_s = {MAX_RUN_S}\nmax_batch_size = 64\n",
+    "gathering": f"max_run_s = {MAX_RUN_S}\nmax_batch_size = 256\nmax_queue_delay_ms = 1000\n",
+    "slow": f"max_run_s = {MAX_RUN_S}\nmax_batch_size = 8\n",
+    "frail": f"max_run_s = {MAX_RUN_S}\nmax_batch_size = 16\n",
+}
 
 
-def _write(folder: Path, rest: str, settings: str) -> None:
-    (folder / "1").mkdir(parents=True)
-    (folder / "1" / "model.py").write_text(_CODE.replace("REST", rest))
-    (folder / "model.toml").write_text(settings)
+def write(folder: Path, names: Iterable[str]) -> None:
+    """Those with these names."""
+    for name in names:
+        version = folder / name / "1"
+        version.mkdir(parents=True)
+        (version / "model.py").write_text(_CODE.replace("REST", "time.sleep(0.02)" if name == "slow" else "pass"))
+        (folder / name / "model.toml").write_text(_SETTINGS[name])

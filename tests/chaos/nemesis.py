@@ -99,8 +99,7 @@ class Nemesis:
             service.kill(signal.SIGCONT)
 
     async def _kill_child(self, fault: Fault) -> None:
-        self._signal_child(fault, signal.SIGKILL)
-        self._children_lost += 1
+        self._children_lost += bool(self._signal_child(fault, signal.SIGKILL))
 
     async def _stop_child(self, fault: Fault) -> None:
         pid = self._signal_child(fault, signal.SIGSTOP)

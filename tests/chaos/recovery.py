@@ -10,7 +10,7 @@ import asyncio
 import socket
 import time
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 import msgspec
@@ -66,16 +66,17 @@ _FAULTS: Sequence[tuple[str, str, str, float]] = (
 )
 
 
-async def measure(folder: Path, tries: int, say: Say) -> list[Figure]:
-    """Everything it starts has ended when it returns or raises."""
+async def measure(folder: Path, tries: int, say: Say, kinds: Container[str] = ()) -> list[Figure]:
+    """Of all faults, or of these kinds. Everything it starts has ended when it returns or raises."""
     stage = Stage(folder, SHAPE, seed=1)
+    chosen = [(number, each) for number, each in enumerate(_FAULTS) if not kinds or each[1] in kinds]
     moments: list[tuple[int, float]] = []
     try:
         await stage.start()
         await stage.start_callers()
         await asyncio.sleep(_QUIET_S)
         for _ in range(tries):
-            for number, (what, kind, victim, _) in enumerate(_FAULTS):
+            for number, (what, kind, victim, _) in chosen:
                 at, striking = await _strike(stage, kind, victim)
                 moments.append((number, at))
                 say(what)
@@ -95,10 +96,7 @@ async def measure(folder: Path, tries: int, say: Say) -> list[Figure]:
     took: dict[int, list[float]] = {}
     for number, at in moments:
         took.setdefault(number, []).append(recovered_after(successes, at, SHAPE.http_per_s))
-    return [
-        Figure(what, max(took[number]), at_most_s, tuple(took[number]))
-        for number, (what, *_, at_most_s) in enumerate(_FAULTS)
-    ]
+    return [Figure(what, max(took[number]), at_most_s, tuple(took[number])) for number, (what, *_, at_most_s) in chosen]
 
 
 def recovered_after(successes: Sequence[float], at: float, per_s: float) -> float:

@@ -121,7 +121,7 @@ class Stage:
 
     async def start(self) -> None:
         """Everything but the callers; returns when it can be asked."""
-        models.write(self.folder / "models")
+        models.write(self.folder / "models", dict.fromkeys(model for model, *_ in self.shape.mix))
         (self.folder / "log").mkdir()
         (self.folder / "ledger").mkdir()
         await self.broker.start()
