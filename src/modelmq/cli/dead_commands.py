@@ -17,10 +17,10 @@ app = typer.Typer(
 )
 
 Places = Annotated[
-    list[str] | None, typer.Argument(metavar="[PLACE]...", help="Models, @expired, @unrouted; all unless told.")
+    list[str] | None, typer.Argument(metavar="PLACE", help="Models, @expired, @unrouted; all unless told.")
 ]
 Targets = Annotated[
-    list[str], typer.Argument(metavar="TARGET...", help="Letters by their ids, or all of a model, @expired, @unrouted.")
+    list[str], typer.Argument(metavar="TARGET", help="Letters by their ids, or all of a model, @expired, @unrouted.")
 ]
 Reason = Annotated[str | None, typer.Option("--reason", help="Only those that died of this.")]
 Older = Annotated[
