@@ -8,12 +8,15 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from modelmq.amqp import Delivery, Settled
 from modelmq.broker.management import Management
 from modelmq.broker.management_values import Overview, PolicyInfo
-from modelmq.events import RequestRetried
+from modelmq.client import Request, Requester
+from modelmq.client.replies import Rights
+from modelmq.events import RequestRetried, ignore
 from modelmq.retry_ladder import RETRY_EXCHANGE, RUNGS_MS, queue_of
 from modelmq.settings import TopologySettings
 from modelmq.topology import ModelRoute, build
@@ -231,3 +234,28 @@ async def test_what_dies_of_another_cause_after_a_retry_is_not_taken_for_expired
     kept = await taken(asker, LETTERS if tells_the_last else EXPIRED)
     assert kept.properties.headers["x-death"][0]["reason"] == "rejected"
     await channel.close()
+
+
+async def test_of_requests_that_share_a_message_only_one_is_put_off(
+    shop: Any, ladder: Ladder, start_worker: Start, asker: Any, vhost: Any, request_body: Any
+) -> None:
+    seen = shop(times=1)
+    await ladder()
+    running = await start_worker()
+    requester = Requester(
+        vhost.options("test-gateway"), service="test", emit=ignore, rights=Rights("direct", "ml-gateway.test.")
+    )
+    await requester.start()
+    await requester.up()
+    until_s = time.time() + 30
+    asked = [
+        requester.ask(Request("shop", request_body(value), until_s, bundle_limit=8, idempotent=True))
+        for value in range(1, 9)
+    ]
+    replies = await asyncio.gather(*asked)
+    assert [msgspec.json.decode(each)["outputs"][0]["data"] for each in replies] == [[2 * v] for v in range(1, 9)]
+    assert seen.read_text() == "77"
+    assert [each.retries for each in running.of(RequestRetried)] == [1]
+    await requester.stop()
+    await running.stop()
+    await nothing_is_left(asker)
