@@ -26,6 +26,7 @@ from tests.system.worker.conftest import (  # noqa: F401 - the fixtures of a wor
     asker,
     body_of,
     declare,
+    ladder,
     make_model,
     models_dir,
     settings_of,

@@ -45,6 +45,22 @@ MODEL = """
                 os._exit(9)
             return {"y": x * 2}
 """
+LATER = 17.0
+NOT_YET = """
+    from pathlib import Path
+    from modelmq import Retry
+
+    class Model:
+        inputs = {"x": ("FP64", [-1])}
+        outputs = {"y": ("FP64", [-1])}
+        def predict(self, batch):
+            x, put_off = batch["x"], Path("FOLDER/put-off")
+            if (x == 17).any() and not put_off.exists():
+                if len(x) == 1:
+                    put_off.touch()
+                raise Retry(0.1, "not yet")
+            return {"y": x * 2}
+"""
 SMALL = "max_batch_size = 4\n"
 HELD = 2 * 4
 """Messages that a worker of such a model holds at most."""
@@ -87,6 +103,29 @@ async def test_killed_at(  # noqa: PLR0917
     assert await asker.messages("ml-model.m.interactive") == []
     _, alive = psutil.wait_procs(children, timeout=10)
     assert alive == []
+
+
+@pytest.mark.both_brokers
+async def test_killed_between_the_copy_that_waits_and_the_ack(
+    make_model: Make, ladder: Async, spawn_victim: Async, start_worker: Async, asker: Any, callers: Callers,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    make_model("m", NOT_YET.replace("FOLDER", str(tmp_path)), toml=SMALL)
+    await ladder()
+    victim = await spawn_victim("copy for later confirmed", 1)
+    async with callers:
+        await callers.ask("m", range(200, 208), by_pika=[LATER])
+        assert await asyncio.to_thread(victim.wait, 60) == -signal.SIGKILL
+        survivor = await start_worker()
+        await callers.answered()
+        # The message itself, and its copy when its time has come.
+        while len(callers.pika[0].replies[0]) < 2:  # noqa: ASYNC110 - another thread's
+            await asyncio.sleep(0.01)
+        await survivor.stop()
+        again = _check(callers.finish())
+    assert LATER in again
+    for queue in ("ml-model.m.interactive", "ml-dead-letter.m", "ml-unrouted", "ml-retry.250", "ml-retry.375"):
+        assert await asker.messages(queue) == [], queue
 
 
 def _check(replies: dict[float, list[Reply]]) -> set[float]:

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from modelmq import process
 from modelmq.amqp import Channel, Settled
 from modelmq.messages import DEAD_LETTER_EXCHANGE
+from modelmq.retry_ladder import RETRY_EXCHANGE
 from modelmq.worker import __main__ as worker_main
 from modelmq.worker import served_queue
 from modelmq.worker.batcher import Batcher
@@ -116,9 +117,17 @@ async def _strike_after_all_is_seen(channel: Channel, fault: Fault) -> None:
 
 
 def after_a_dead_copy(original: Any, fault: Fault) -> Any:
+    return _after_a_copy(DEAD_LETTER_EXCHANGE, original, fault)
+
+
+def after_a_copy_for_later(original: Any, fault: Fault) -> Any:
+    return _after_a_copy(RETRY_EXCHANGE, original, fault)
+
+
+def _after_a_copy(to: str, original: Any, fault: Fault) -> Any:
     def wrapped(self: Any, exchange: str, key: str, properties: Any, body: bytes, then: Any) -> None:
         def settled(how: Settled) -> None:
-            if exchange == DEAD_LETTER_EXCHANGE and how is Settled.ACKED and fault.due():
+            if exchange == to and how is Settled.ACKED and fault.due():
                 fault.strike()
             then(how)
 
@@ -146,10 +155,13 @@ STATIONS = {
     "ack written": Station(Channel, "ack", after_the_ack),
 }
 
+BETWEEN = {"copy for later confirmed": Station(ConfirmedPublisher, "publish", after_a_copy_for_later)}
+"""Where only a request is that its model puts off."""
+
 
 def main() -> int:
     """Serve until struck. Raises KeyError for a station that is none, AttributeError for a method that is none."""
-    station = STATIONS[os.environ[STATION]]
+    station = (STATIONS | BETWEEN)[os.environ[STATION]]
     fault = Fault(int(os.environ.get(COUNT, "1")), os.environ.get(FILE, "."))
     setattr(station.owner, station.attribute, station.wrap(getattr(station.owner, station.attribute), fault))
     return process.main("worker", worker_main.run)

@@ -15,7 +15,8 @@ import pytest
 
 from modelmq import control
 from modelmq.amqp import Channel, Connection, Delivery, Properties, Settled, connect
-from modelmq.broker.management_values import Overview
+from modelmq.broker.management import Management
+from modelmq.broker.management_values import Overview, PolicyInfo
 from modelmq.control import Hello, WorkerReport
 from modelmq.events import Event
 from modelmq.messages import (
@@ -37,6 +38,7 @@ from modelmq.worker.service import Worker
 PATIENCE_S = 30.0
 LADDER = tuple(map(queue_of, RUNGS_MS))
 """Left out where no model asks for a later try."""
+LOWEST = RUNGS_MS[:4]
 
 DOUBLE = """
     class Model:
@@ -270,6 +272,24 @@ def declare(asker: Asker, vhost: Any, models_dir: Path) -> Callable[..., Awaitab
         await channel.close()
 
     return declare
+
+
+@pytest.fixture
+def ladder(declare: Callable[..., Awaitable[None]], vhost: Any) -> Callable[..., Awaitable[None]]:
+    """The same with policies, and the lowest rungs of the ladder; the definitions of some may be changed, by name."""
+
+    async def put(**changed: dict[str, Any]) -> None:
+        node = vhost.node
+        await declare(without=LADDER[len(LOWEST) :])
+        topology = build(TopologySettings(), vhost.name, (), broker_version=Overview(node.version).version)
+        with Management(node.management_url, node.admin_username, node.admin_password) as admin:
+            for policy in topology.policies:
+                if policy.name not in LADDER[len(LOWEST) :]:
+                    definition = policy.definition | changed.get(policy.name, {})
+                    made = PolicyInfo(policy.name, policy.pattern, policy.apply_to, definition, policy.priority)
+                    admin.put_policy(vhost.name, made)
+
+    return put
 
 
 @pytest.fixture

@@ -12,14 +12,11 @@ import msgspec
 import pytest
 
 from modelmq.amqp import Delivery, Settled
-from modelmq.broker.management import Management
-from modelmq.broker.management_values import Overview, PolicyInfo
+from modelmq.broker.management_values import Overview
 from modelmq.client import Request, Requester
 from modelmq.client.replies import Rights
 from modelmq.events import RequestRetried, ignore
 from modelmq.retry_ladder import RETRY_EXCHANGE, RUNGS_MS, queue_of
-from modelmq.settings import TopologySettings
-from modelmq.topology import ModelRoute, build
 from modelmq.worker.confirmed import ConfirmedPublisher
 
 pytestmark = [pytest.mark.broker, pytest.mark.both_brokers]
@@ -59,26 +56,6 @@ def shop(make_model: Make, tmp_path: Path) -> Callable[..., Path]:
         return tmp_path / "seen"
 
     return make
-
-
-@pytest.fixture
-def ladder(declare: Any, vhost: Any, node: Any) -> Ladder:
-    """The topology with its policies, as far as the lowest rungs; other policies of it may be changed."""
-
-    async def put(**changed: dict[str, Any]) -> None:
-        version = Overview(node.version).version
-        topology = build(TopologySettings(), vhost.name, [ModelRoute("shop", ("1",))], broker_version=version)
-        await declare(without=[queue_of(rung_ms) for rung_ms in RUNGS_MS[len(LOWEST) :]])
-        lowest = {queue_of(rung_ms) for rung_ms in LOWEST}
-        with Management(node.management_url, node.admin_username, node.admin_password) as admin:
-            for policy in topology.policies:
-                if policy.name.startswith("ml-retry.") and policy.name not in lowest:
-                    continue
-                definition = policy.definition | changed.get(policy.name, {})
-                info = PolicyInfo(policy.name, policy.pattern, policy.apply_to, definition, policy.priority)
-                admin.put_policy(vhost.name, info)
-
-    return put
 
 
 async def taken(asker: Any, queue: str) -> Delivery:
