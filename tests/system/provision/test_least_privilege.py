@@ -105,7 +105,7 @@ def test_a_client_withdraws_what_it_asked_and_so_does_the_python_client(
 ) -> None:
     """With pika on the channel of the request; with ours by another, for which it finds out its address."""
     worker = login("worker").channel()
-    worker.queue_declare("ml-worker.vision.w1", exclusive=True, auto_delete=True)
+    worker.queue_declare("ml-worker.vision.w1", exclusive=True)
     worker.queue_bind("ml-worker.vision.w1", "ml-control-exchange")
 
     def next_of(queue: str) -> pika.BasicProperties:
