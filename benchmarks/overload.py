@@ -72,6 +72,7 @@ def measure(plan: Plan, folder: Path, say: Say) -> list[Amount]:
                 time.sleep(plan.overload_s * 0.5 - (0.5 if part == 1.0 else 0.0))
                 weights.append(_weigh(running))
             sample = sampled()
+        _tell_course(sample, plan, say)
         computed, late = (after - at for after, at in zip(_computed(notes), before, strict=True))
         say(f"  computed {computed:,} requests, {late} of them after their deadline")
     return _amounts(plan, capacity, sample, weights, (computed, late))
@@ -137,6 +138,22 @@ def _weigh(running: Running) -> dict[str, float]:
         "worker and model": rss_mb(family_of(running.pids["worker"])),
         "broker": rss_mb([running.node.pid]),
     }
+
+
+def _tell_course(sample: Sample, plan: Plan, say: Say) -> None:
+    """Each tenth of the time in a line, by when the answers came."""
+    part_s = plan.overload_s / 10
+    for part in range(10):
+        came = {
+            status: [took for at, took in answers if part * part_s <= at < (part + 1) * part_s]
+            for status, answers in sample.answers.items()
+        }
+        told = (
+            f"{status} {len(each) / part_s:.0f}/s, p50 {percentile(each, 0.5):.3f}, p99 {percentile(each, 0.99):.3f} s"
+            for status, each in sorted(came.items())
+            if each
+        )
+        say(f"  from {part * part_s:g} s: {'; '.join(told)}")
 
 
 def _counts(sample: Sample) -> dict[str, int]:

@@ -27,7 +27,7 @@ from modelmq.worker.parts import Part, messages_of
 from modelmq.worker.proving import ProvingPublisher
 from modelmq.worker.reply_address import ReplyRules
 
-_LATEST = 0.05
+_LATEST = 0.02
 """Share of the newest message in the average of requests per message."""
 REQUEUE_DELAY_S = 1.0
 """Pause before a message goes back whose dead letter or reply the broker did not take."""

@@ -8,14 +8,22 @@ from __future__ import annotations
 from modelmq.bundles import MOST_PARTS
 
 WINDOW_S = 1.0
+WORTH_IT_PER_S = 500.0
+"""For a model that can do less, a message for each request costs the broker little, and its queue's depth, which counts
+messages, tells how many requests wait."""
 WORK_HELD_S = 1.0
 _NEWEST = 0.1
 """The weight of the last batch in the mean of all."""
 """A lane holds at most two batches, or so much work."""
 
 
-def bundle_limit(per_s: float, prefetch: int, max_rows: int) -> int:
-    """Requests per message with which a lane full of bundles is WORK_HELD_S of work; at most a batch, at least one."""
+def bundle_limit(per_s: float, capacity_per_s: float, prefetch: int, max_rows: int) -> int:
+    """Requests per message with which a lane full of bundles is WORK_HELD_S of work; at most a batch, at least one.
+
+    `capacity_per_s` is 0 while it is not known.
+    """
+    if 0 < capacity_per_s < WORTH_IT_PER_S:
+        return 1
     return max(1, min(int(per_s * WORK_HELD_S / prefetch), max_rows, MOST_PARTS))
 
 

@@ -132,7 +132,7 @@ class ServedVersion:
 
     def report(self, now: float, prefetch: int, *, draining: bool) -> ModelReport:
         """What gateways are told; `prefetch` in messages per lane."""
-        source, state, per_s = self.source, self.state, self._rate.per_s(now)
+        source, state, per_s, most = self.source, self.state, self._rate.per_s(now), self._capacity.per_s
         return ModelReport(
             name=source.name,
             version=source.version,
@@ -141,8 +141,8 @@ class ServedVersion:
             metadata=self._metadata() if self.signature is not _UNKNOWN else None,
             pending=len(self._batcher) + self._running,
             completed_per_s=per_s,
-            capacity_per_s=self._capacity.per_s,
-            bundle_limit=bundle_limit(per_s, prefetch, self.max_rows if self.signature.batched else 1),
+            capacity_per_s=most,
+            bundle_limit=bundle_limit(per_s, most, prefetch, self.max_rows if self.signature.batched else 1),
             routing_key=source.settings.routing_key or "",
         )
 

@@ -30,7 +30,13 @@ def test_the_rate_is_that_of_the_last_full_window() -> None:
     ],
 )
 def test_a_lane_full_of_bundles_is_a_second_of_work(per_s: float, prefetch: int, max_rows: int, limit: int) -> None:
-    assert bundle_limit(per_s, prefetch, max_rows) == limit
+    assert bundle_limit(per_s, 0.0, prefetch, max_rows) == limit
+    assert bundle_limit(per_s, 1e6, prefetch, max_rows) == limit
+
+
+def test_a_slow_model_gets_single_messages() -> None:
+    assert bundle_limit(400.0, 400.0, 16, 8) == 1
+    assert bundle_limit(400.0, 600.0, 16, 8) == 8
 
 
 def test_a_request_costs_what_the_latest_batches_did() -> None:
