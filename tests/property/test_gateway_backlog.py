@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelmq.control import LaneReport, ModelReport, WorkerReport
-from modelmq.gateway.admission import USABLE
+from modelmq.gateway.admission import usable_s
 from modelmq.gateway.backlog import Backlogs, QueueLimits
 
 LIMITS = QueueLimits(10_000, 2**30)
@@ -88,7 +88,7 @@ def test_overloaded_by_several_gateways_it_stays_busy_and_nobody_waits_in_vain(
                 view.heard(report(int(depth), 0, capacity), lambda _, own=own: int(own), now_s)  # type: ignore[misc]
         for number, view in enumerate(views):
             pending[number] += offered[number] * step_s
-            while pending[number] >= 1 and view.wait_s("m", "interactive", now_s) <= USABLE * deadline_s:
+            while pending[number] >= 1 and view.wait_s("m", "interactive", now_s) <= usable_s(deadline_s):
                 pending[number] -= 1
                 view.sent("m", "interactive", 1, now_s)
                 waiting[number] += 1

@@ -19,8 +19,9 @@ TIMEOUT_PARAMETER = "timeout"
 """Of the protocol's parameters; microseconds, 0 means none."""
 _RETRY_AFTER_S = 1.0
 _LONGEST_RETRY_AFTER_S = 60
-USABLE = 0.8
-"""Of the time to its deadline, what a request may be predicted to take: no prediction is exact."""
+_USABLE = 0.8
+_SLACK_S = 0.4
+_LEAST_USABLE = 0.5
 PLACES_PER_FREE_PLACE = 8
 """A model may hold so many times the places that are free: however slow it is, others find some."""
 
@@ -61,10 +62,18 @@ def admit(in_flight: int, of_model: int, why_not: str | None, rules: Rules) -> N
         raise Unavailable(why_not, retry_after_s=_RETRY_AFTER_S)
 
 
+def usable_s(left_s: float) -> float:
+    """Of the time to its deadline, what a request may be predicted to take: no prediction is exact, and no machine
+    always on time. Four fifths, less where that leaves no slack.
+    """
+    return min(_USABLE * left_s, max(left_s - _SLACK_S, _LEAST_USABLE * left_s))
+
+
 def in_time(model: str, predicted_s: float, left_s: float) -> None:
     """Raises Overloaded where the answer is predicted to take longer than its caller waits."""
-    if predicted_s > USABLE * left_s:
-        seconds = math.ceil(min(max(predicted_s - USABLE * left_s, 1.0), _LONGEST_RETRY_AFTER_S))
+    too_late_s = predicted_s - usable_s(left_s)
+    if too_late_s > 0:
+        seconds = math.ceil(min(max(too_late_s, 1.0), _LONGEST_RETRY_AFTER_S))
         raise Overloaded(
             f"Model {model} would take about {_shown(predicted_s)} s to answer, and the request has "
             f"{_shown(left_s)} s; allow more time or ask again later.",

@@ -40,7 +40,15 @@ def test_one_model_leaves_places_for_others() -> None:
 
 @pytest.mark.parametrize(
     ("predicted_s", "left_s", "retry_after_s"),
-    [(0.81, 1.0, 1), (1.0, 0.1, 1), (5.0, 1.0, 5), (5.0, 2.0, 4), (1e9, 1.0, 60), (float("inf"), 1.0, 60)],
+    [
+        (0.61, 1.0, 1),
+        (1.0, 0.1, 1),
+        (5.0, 1.0, 5),
+        (5.0, 2.0, 4),
+        (9.0, 10.0, 1),
+        (1e9, 1.0, 60),
+        (float("inf"), 1.0, 60),
+    ],
 )
 def test_who_would_wait_in_vain_is_told_when_to_come_again(
     predicted_s: float, left_s: float, retry_after_s: int
@@ -52,7 +60,9 @@ def test_who_would_wait_in_vain_is_told_when_to_come_again(
 
 def test_who_will_be_answered_in_time_is_let_in() -> None:
     in_time("m", 0.0, 0.001)
-    in_time("m", 0.8, 1.0)
+    in_time("m", 0.59, 1.0)
+    in_time("m", 0.05, 0.1)
+    in_time("m", 48.0, 60.0)
 
 
 @pytest.mark.parametrize(
