@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import math
 import time
 from collections.abc import Awaitable, Callable
+from decimal import Decimal
 from random import Random
 from typing import Any
 
@@ -27,14 +27,14 @@ VICTIMS = ("victim", "jobs.", " amq.gen-me", "AMQ.GEN-me")
 
 
 def raw(value: Any) -> Any:
-    """As pika writes it: bytes where a text is none, and no number that Erlang does not have."""
+    """As pika writes it: bytes where a text is none; it has no floats."""
     if isinstance(value, str):
         return value.encode("utf-8", "surrogateescape")
     if isinstance(value, dict):
         return {raw(name): raw(each) for name, each in value.items()}
     if isinstance(value, list):
         return [raw(each) for each in value]
-    return 0.5 if isinstance(value, float) and not math.isfinite(value) else value
+    return Decimal("0.5") if isinstance(value, float) else value
 
 
 def flood(url: str, seed: int, reply_mode: ReplyMode) -> dict[str, float]:
