@@ -36,6 +36,12 @@ def test_a_burst_of_what_waited_is_no_recovery() -> None:
     assert found == pytest.approx(5.0, abs=0.15)
 
 
+def test_the_burst_does_not_hide_a_short_gap() -> None:
+    burst = [AT + 0.4] * 40
+    found = recovered_after(sorted([*steady(40, AT), *burst, *steady(AT + 0.4, 80)]), AT, PER_S)
+    assert found == pytest.approx(0.4, abs=0.1)
+
+
 def test_half_the_rate_is_not_enough() -> None:
     half = steady(AT, AT + 3)[::2]
     found = recovered_after([*steady(40, AT), *half, *steady(AT + 3, 80)], AT, PER_S)
