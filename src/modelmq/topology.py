@@ -70,6 +70,9 @@ _RESERVED = ("amq.", "ml-model.", "ml-dead-letter.", RETRY_QUEUES, *_SERVICE_QUE
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,249}\Z")  # leaves room for ".bulk" within AMQP's 255 bytes
 _LONGEST_PATTERN = 20_000  # the broker's regular expressions compile to at most 64 kB
 _NOTHING = "^$"
+_NODE_LOST_MS = 5_000
+"""How long RabbitMQ waits for a node that is gone before it delivers again what workers hold through it. Older ones do
+not wait at all; 4.3 by itself a minute, which is longer than most callers do."""
 
 
 class Named(Protocol):
@@ -161,9 +164,10 @@ def build(
 ) -> Topology:
     """Everything durable for these models in this virtual host.
 
-    `broker_version` matters twice: from 4.0 on dead letters need an explicit unlimited delivery limit, which 3.10
-    refuses; and from 3.13 on the broker tells why a message died last, before only why it died first. Raises
-    ConfigError for names that no broker takes or that collide.
+    `broker_version` matters three times: from 3.13 on the broker tells why a message died last, before only why it died
+    first; from 4.0 on dead letters need an explicit unlimited delivery limit, which 3.10 refuses; and from 4.3 on what
+    workers hold through a node that is gone comes back after a minute unless told otherwise. Raises ConfigError for
+    names that no broker takes or that collide.
     """
     routes = sorted(models, key=lambda model: model.name)
     _check(vhost, routes)
@@ -176,7 +180,7 @@ def build(
         exchanges=_exchanges(),
         queues=_queues(settings, routes),
         bindings=_bindings(routes, "x-last-death-reason" if broker_version >= (3, 13) else "x-first-death-reason"),
-        policies=_policies(settings, routes, unlimited=broker_version >= (4, 0)),
+        policies=_policies(settings, routes, broker_version),
     )
 
 
@@ -227,7 +231,9 @@ def _bindings(models: Sequence[ModelRoute], death_reason: str) -> tuple[Binding,
     return tuple(bindings)
 
 
-def _policies(settings: TopologySettings, models: Sequence[ModelRoute], *, unlimited: bool) -> tuple[Policy, ...]:
+def _policies(
+    settings: TopologySettings, models: Sequence[ModelRoute], broker_version: tuple[int, ...]
+) -> tuple[Policy, ...]:
     quorum = settings.queue_type == "quorum"
     lane: dict[str, str | int] = {
         "max-length": settings.max_length,
@@ -237,12 +243,15 @@ def _policies(settings: TopologySettings, models: Sequence[ModelRoute], *, unlim
     }
     if quorum:  # classic queues know neither; at-least-once works with reject-publish only
         lane |= {"dead-letter-strategy": "at-least-once", "delivery-limit": settings.delivery_limit}
+    if quorum and broker_version >= (4, 3):
+        lane["consumer-disconnected-timeout"] = _NODE_LOST_MS
     kept: dict[str, str | int] = {
         "max-length": settings.dead_letter_max_length,
         "max-length-bytes": settings.max_length_bytes,
         "overflow": "drop-head",
     }
-    if quorum and unlimited:  # looking at a letter counts as a delivery; 3.10 has no limit unless told, and refuses -1
+    if quorum and broker_version >= (4, 0):
+        # Looking at a letter counts as a delivery; 3.10 has no limit unless told, and refuses -1.
         kept["delivery-limit"] = -1
     own: dict[str, str | int] = {
         "max-length": settings.own_queue_max_length,

@@ -36,7 +36,7 @@ def test_applied_drifted_to_nothing_and_destroyed(cli: Cli, admin: Management) -
     assert cli("drift").out == "No drift.\n"
     said = cli("destroy", "--yes")
     assert (said.status, said.err) == (0, "")
-    assert said.out.splitlines()[-2:] == [f"- vhost      {cli.settings.broker.vhost}", "29 deleted."]
+    assert said.out.splitlines()[-2:] == [f"- vhost      {cli.settings.broker.vhost}", "72 deleted."]
     assert ours(cli, admin) == []
     assert cli("destroy", "--yes").out == "Nothing to delete.\n"
     # The secrets stayed, so the services know their passwords when it is all made again.
@@ -49,7 +49,7 @@ def test_somebody_has_to_agree(cli: Cli, proxy: Proxy) -> None:
     cli.configure(management_url=proxy.url)
     said = cli("destroy")
     assert (said.status, said.out) == (1, "")
-    assert said.err.startswith("modelmq: Nothing was done: this deletes 29 objects (")
+    assert said.err.startswith("modelmq: Nothing was done: this deletes 72 objects (")
     assert proxy.writes == []
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from typing import Any
+from urllib.error import HTTPError
 from urllib.parse import quote
 
 import pytest
@@ -82,7 +84,9 @@ async def test_a_queue_that_is_deleted_and_made_anew_is_consumed_again(
     assert missed.status_code == 404
     installation.provision()
     assert await ask(3) == [6]
-    assert worker.lines("BrokerDisconnected") == gateway.lines("BrokerDisconnected") == []
+    ends = [line["reason"] for child in (worker, gateway) for line in child.lines("BrokerDisconnected")]
+    # RabbitMQ 4.3 closes the connection that consumes from a queue in the moment in which that is deleted.
+    assert [reason for reason in ends if "failed consuming from quorum queue" not in reason] == []
 
 
 async def test_rights_that_are_taken_away_and_given_back(installation: Any, spawn: Any, admin: Any, http: Any) -> None:
@@ -115,7 +119,8 @@ def break_off(installation: Any, admin: Any, service: str) -> None:
     """A channel that is in use remembers what it was allowed; a new one asks again."""
     with installation.management as management:
         for connection in management.connections_of(installation.user(service)):
-            admin.call("DELETE", f"connections/{quote(connection.name, safe='')}")
+            with contextlib.suppress(HTTPError):  # listed still, and gone
+                admin.call("DELETE", f"connections/{quote(connection.name, safe='')}")
 
 
 async def until_refused(asks: Any) -> None:
