@@ -20,7 +20,8 @@ from modelmq.provision.apply import apply
 from modelmq.provision.look import look
 from modelmq.provision.secret_files import known_secrets
 from modelmq.settings import TopologySettings
-from modelmq.topology import ModelRoute, build
+from modelmq.topology import build
+from modelmq.topology_names import ModelRoute
 from modelmq.topology_values import Topology
 
 MODELS = 200

@@ -16,7 +16,7 @@ from modelmq.broker.processes import with_variable
 from modelmq.broker.secrets import read_secret, secret_file
 from modelmq.settings import BrokerSettings, GatewaySettings, Settings, TopologySettings, WorkerSettings
 from modelmq.supervisor.environment import service_environ
-from modelmq.topology import user_name
+from modelmq.topology_names import user_name
 from tests.chaos import models
 from tests.chaos.broker import PRODUCER, REPLY_PREFIX, Broker
 from tests.chaos.callers.caller import Plan, Standing

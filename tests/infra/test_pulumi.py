@@ -14,7 +14,7 @@ from modelmq.broker.management import Management
 from modelmq.broker.management_values import PermissionInfo, PolicyInfo
 from modelmq.broker.node import RunningNode
 from modelmq.generations import next_user
-from modelmq.topology import user_name
+from modelmq.topology_names import user_name
 from tests.docs.pages import blocks
 from tests.infra.conftest import PAGE
 from tests.infra.engine import PASSPHRASE, Program

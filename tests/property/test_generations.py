@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from modelmq.errors import ConfigError
 from modelmq.generations import account_of, generation_of, next_user, service_key, user_of
 from modelmq.settings import TopologySettings
-from modelmq.topology import ModelRoute, build, user_name
+from modelmq.topology import build
+from modelmq.topology_names import ModelRoute, user_name
 from modelmq.topology_values import Topology
 
 ACCOUNTS = st.builds(

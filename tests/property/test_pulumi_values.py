@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from modelmq.provision import pulumi_values as values
 from modelmq.settings import BrokerSettings, TopologySettings, load
-from modelmq.topology import ModelRoute, build
+from modelmq.topology import build
+from modelmq.topology_names import ModelRoute
 from modelmq.topology_values import Topology, User
 
 NAMES = st.text("ab_-1", min_size=1, max_size=4)

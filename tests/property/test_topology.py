@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from modelmq.messages import LANES, parse_routing_key
 from modelmq.settings import TopologySettings
-from modelmq.topology import ModelRoute, build, control_queue, queue_name, roles, routing_keys
+from modelmq.topology import build, roles
+from modelmq.topology_names import ModelRoute, control_queue, queue_name, routing_keys
 from modelmq.topology_values import Topology
 
 # Few letters, so that names nearly meet: one is the beginning of another, `_` for `.`, an alias that is a model.

@@ -22,7 +22,8 @@ from modelmq.provision.passwords import matches, password_hash
 from modelmq.provision.plan import plan
 from modelmq.provision.plan_values import Allowed, Change, Observed, Owned, Plan, Removal, key_of
 from modelmq.settings import TopologySettings
-from modelmq.topology import ModelRoute, build
+from modelmq.topology import build
+from modelmq.topology_names import ModelRoute
 from modelmq.topology_values import Binding, Exchange, Permission, Policy, Queue, Topology, User, Vhost
 
 NAMES = st.lists(st.sampled_from(["a", "b", "a_b", "c-1"]), unique=True, max_size=3)

@@ -9,16 +9,8 @@ import pytest
 from modelmq.errors import ConfigError
 from modelmq.retry_ladder import RUNGS_MS
 from modelmq.settings import TopologySettings
-from modelmq.topology import (
-    ModelRoute,
-    build,
-    control_queue,
-    dead_letter_queue,
-    queue_name,
-    roles,
-    routing_keys,
-    user_name,
-)
+from modelmq.topology import build, roles
+from modelmq.topology_names import ModelRoute, control_queue, dead_letter_queue, queue_name, routing_keys, user_name
 from modelmq.topology_values import Binding, Permission, Policy, Queue, Topology
 
 DIGITS = ModelRoute("digits", ("1", "2"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from modelmq.broker.management import Management, connect, tls_of
 from modelmq.broker.secrets import read_secret, secret_file
 from modelmq.settings import Settings
-from modelmq.topology import user_name
+from modelmq.topology_names import user_name
 
 TIMEOUT_S = 3.0
 

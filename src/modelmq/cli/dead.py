@@ -23,7 +23,7 @@ from modelmq.dead_letters.replay import KEEP, RESET, Deadline
 from modelmq.dead_letters.selection import Selection, duration_s
 from modelmq.errors import ConfigError, LettersError, ProvisionError
 from modelmq.settings import Settings
-from modelmq.topology import REDELIVER_EXCHANGE
+from modelmq.topology_names import REDELIVER_EXCHANGE
 
 T = TypeVar("T")
 _WIDTH = 1000

@@ -10,7 +10,7 @@ from modelmq.broker.secrets import read_secret, secret_file
 from modelmq.errors import ConfigError
 from modelmq.settings import Settings
 from modelmq.supervisor.addresses import http_url
-from modelmq.topology import user_name
+from modelmq.topology_names import user_name
 
 
 def run(settings: Settings) -> None:

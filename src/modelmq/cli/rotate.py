@@ -8,7 +8,7 @@ from modelmq.generations import service_key
 from modelmq.provision.accounts import accounts, secrets_dir
 from modelmq.provision.rotate import Account, rotate
 from modelmq.settings import Settings, TopologySettings
-from modelmq.topology import DEFAULT_ROLE
+from modelmq.topology_names import DEFAULT_ROLE
 
 
 def run(settings: Settings, service: str, role: str | None, timeout_s: float) -> None:

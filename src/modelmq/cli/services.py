@@ -8,7 +8,7 @@ from __future__ import annotations
 from modelmq import process
 from modelmq.process.broker_access import with_own_secret
 from modelmq.settings import Settings
-from modelmq.topology import user_name
+from modelmq.topology_names import user_name
 
 
 def run_gateway(settings: Settings) -> None:

@@ -36,7 +36,8 @@ from modelmq.provision.usage import counted_through
 from modelmq.runtimes import scan
 from modelmq.settings import Settings
 from modelmq.supervisor.routes import routes_of
-from modelmq.topology import ModelRoute, build
+from modelmq.topology import build
+from modelmq.topology_names import ModelRoute
 from modelmq.topology_values import Topology
 
 _DIFFERS = 2

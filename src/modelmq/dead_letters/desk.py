@@ -23,7 +23,7 @@ from modelmq.dead_letters.selection import Picker, Selection
 from modelmq.errors import BrokerError, ChannelClosed, ConfigError, LettersError
 from modelmq.process.broker_access import connection_options, with_own_secret
 from modelmq.settings import Settings
-from modelmq.topology import REDELIVER_EXCHANGE, user_name
+from modelmq.topology_names import REDELIVER_EXCHANGE, user_name
 
 CONFIRM_S = 30.0
 """For RabbitMQ to confirm a page of replays."""

@@ -28,7 +28,7 @@ from modelmq.messages import (
 )
 from modelmq.metadata import MODEL_NAME
 from modelmq.retry_ladder import QUEUES as RETRY_QUEUES
-from modelmq.topology import EXPIRED_QUEUE, UNROUTED_QUEUE, dead_letter_queue
+from modelmq.topology_names import EXPIRED_QUEUE, UNROUTED_QUEUE, dead_letter_queue
 
 EXPIRED, UNROUTED = "@expired", "@unrouted"
 """The places beside those of models, in words that can be no model's name."""

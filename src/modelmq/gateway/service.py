@@ -31,7 +31,7 @@ from modelmq.messages import GATEWAY_QUEUES
 from modelmq.process.broker_access import connection_options
 from modelmq.protocol import server_metadata_json
 from modelmq.settings import Settings
-from modelmq.topology import user_name
+from modelmq.topology_names import user_name
 
 SERVICE = "gateway"
 _TICK_S = 0.25

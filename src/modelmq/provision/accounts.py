@@ -14,7 +14,7 @@ from modelmq.broker.secrets import SECRETS_FOLDER
 from modelmq.generations import generation_of, service_key
 from modelmq.provision.secret_files import Held
 from modelmq.settings import Settings, TopologySettings
-from modelmq.topology import DEFAULT_ROLE, SERVICES, user_name
+from modelmq.topology_names import DEFAULT_ROLE, SERVICES, user_name
 
 
 def secrets_dir(settings: Settings) -> Path:

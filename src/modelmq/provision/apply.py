@@ -22,7 +22,8 @@ from modelmq.provision.plan import plan
 from modelmq.provision.plan_values import Allowed, Change, Kept, Observed, Plan, Removal
 from modelmq.provision.secret_files import ensure_secret
 from modelmq.settings import Settings
-from modelmq.topology import ModelRoute, build
+from modelmq.topology import build
+from modelmq.topology_names import ModelRoute
 from modelmq.topology_values import Topology
 
 _ROUNDS = 3

@@ -8,7 +8,7 @@ from __future__ import annotations
 from modelmq.broker.management import Management
 from modelmq.provision.ownership import parameter_name, read
 from modelmq.provision.plan_values import Observed
-from modelmq.topology import check_vhost
+from modelmq.topology_names import check_vhost
 
 
 def look(vhost: str, management: Management) -> Observed:

@@ -14,7 +14,7 @@ import msgspec
 
 from modelmq.errors import ConfigError
 from modelmq.settings import Settings, load
-from modelmq.topology import ModelRoute
+from modelmq.topology_names import ModelRoute
 
 T = TypeVar("T")
 

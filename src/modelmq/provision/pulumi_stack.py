@@ -21,7 +21,8 @@ from modelmq.messages import LANES, MODEL_EXCHANGE
 from modelmq.provision import pulumi_values as values
 from modelmq.provision.pulumi_config import StackConfig, parse
 from modelmq.provision.pulumi_deletion import Deletion, allow
-from modelmq.topology import build, queue_name, routing_keys
+from modelmq.topology import build
+from modelmq.topology_names import queue_name, routing_keys
 from modelmq.topology_values import Topology
 
 

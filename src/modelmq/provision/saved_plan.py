@@ -15,7 +15,7 @@ from modelmq.errors import ConfigError, ProvisionError
 from modelmq.provision.ownership import owned_by, together, written
 from modelmq.provision.plan_values import Allowed, Observed, Owned, Plan, arguments_text, key_of
 from modelmq.provision.private_file import write_private
-from modelmq.topology import is_service_queue
+from modelmq.topology_names import is_service_queue
 from modelmq.topology_values import Topology
 
 _FORMAT = "modelmq plan 1"

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from modelmq.broker.management_values import BindingInfo, PermissionInfo, PolicyInfo
 from modelmq.provision.ownership import owned_by, together
 from modelmq.provision.plan_values import Observed, Owned, Stray, key_of
-from modelmq.topology import is_service_queue
+from modelmq.topology_names import is_service_queue
 from modelmq.topology_values import Exchange, Policy, Queue, Topology
 
 _APPLIES_TO_QUEUES = frozenset({"all", "queues", "classic_queues", "quorum_queues"})

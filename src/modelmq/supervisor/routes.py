@@ -6,7 +6,7 @@ Stands between the runtimes, which read the folder, and the topology, which know
 from __future__ import annotations
 
 from modelmq.runtimes import Catalog, ModelSource
-from modelmq.topology import ModelRoute
+from modelmq.topology_names import ModelRoute
 
 
 def routes_of(catalog: Catalog) -> tuple[ModelRoute, ...]:

@@ -30,7 +30,8 @@ from modelmq.supervisor.processes import ServiceSpec, child_command
 from modelmq.supervisor.progress import Serving
 from modelmq.supervisor.routes import routes_of
 from modelmq.supervisor.run import Run
-from modelmq.topology import roles, user_name
+from modelmq.topology import roles
+from modelmq.topology_names import user_name
 
 T = TypeVar("T")
 

@@ -18,7 +18,7 @@ from modelmq.events import ConsumerEnded, Emit, MessageRefused, QueueMissing
 from modelmq.messages import LANES, Lane
 from modelmq.runtimes import ModelSource
 from modelmq.settings import WorkerSettings
-from modelmq.topology import ModelRoute, queue_name
+from modelmq.topology_names import ModelRoute, queue_name
 from modelmq.worker import answers, intake
 from modelmq.worker.confirmed import ConfirmedPublisher
 from modelmq.worker.depth import Counted

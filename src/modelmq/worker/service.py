@@ -24,7 +24,7 @@ from modelmq.messages import GATEWAY_QUEUES
 from modelmq.process.broker_access import connection_options
 from modelmq.runtimes import Catalog, ModelSource, scan
 from modelmq.settings import Settings
-from modelmq.topology import DEFAULT_ROLE, control_queue, user_name
+from modelmq.topology_names import DEFAULT_ROLE, control_queue, user_name
 from modelmq.worker.confirmed import ConfirmedPublisher
 from modelmq.worker.depth import Counted, DepthCounter
 from modelmq.worker.hello import Control

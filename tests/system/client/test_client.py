@@ -25,7 +25,8 @@ from modelmq.messages import ReplyMode
 from modelmq.metadata import Signature
 from modelmq.protocol import decode_request, encode_error, encode_response
 from modelmq.settings import TopologySettings, load
-from modelmq.topology import build, user_name
+from modelmq.topology import build
+from modelmq.topology_names import user_name
 
 pytestmark = pytest.mark.broker
 

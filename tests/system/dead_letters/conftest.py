@@ -23,7 +23,8 @@ from modelmq.provision import apply
 from modelmq.provision.accounts import secrets_dir
 from modelmq.provision.ownership import parameter_name
 from modelmq.settings import BrokerSettings, Settings, TopologySettings
-from modelmq.topology import ModelRoute, build
+from modelmq.topology import build
+from modelmq.topology_names import ModelRoute
 
 PATIENCE_S = 30.0
 MODELS = (ModelRoute("digits", ("1",)), ModelRoute("other", ("1",), routing_key="alias"))

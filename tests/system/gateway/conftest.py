@@ -25,7 +25,8 @@ from modelmq.messages import ReplyMode
 from modelmq.retry_ladder import RUNGS_MS, queue_of
 from modelmq.runtimes import scan
 from modelmq.settings import BrokerSettings, GatewaySettings, Settings, TopologySettings
-from modelmq.topology import ModelRoute, build
+from modelmq.topology import build
+from modelmq.topology_names import ModelRoute
 
 PATIENCE_S = 30.0
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from modelmq.events import ModelSeen, RequestAnswered
-from modelmq.topology import ModelRoute
+from modelmq.topology_names import ModelRoute
 
 from .conftest import SLOW, Broker, Running, body_of, until, values_of
 

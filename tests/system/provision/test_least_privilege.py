@@ -17,7 +17,7 @@ from modelmq.client import Client
 from modelmq.errors import Expired, ProvisionError
 from modelmq.provision import provision
 from modelmq.settings import Settings, TopologySettings
-from modelmq.topology import ModelRoute, user_name
+from modelmq.topology_names import ModelRoute, user_name
 
 pytestmark = [pytest.mark.broker, pytest.mark.both_brokers]
 DIRECT = "amq.rabbitmq.reply-to"

@@ -23,7 +23,7 @@ from modelmq.messages import ReplyMode
 from modelmq.provision import provision
 from modelmq.retry_ladder import RUNGS_MS, queue_of
 from modelmq.settings import Settings, TopologySettings
-from modelmq.topology import ModelRoute, user_name
+from modelmq.topology_names import ModelRoute, user_name
 from tests.system.provision import rights_page
 from tests.system.provision.rights_page import Page
 

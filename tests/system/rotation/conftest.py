@@ -30,7 +30,7 @@ from modelmq.errors import AccessRefused, ProvisionError
 from modelmq.messages import ReplyMode
 from modelmq.provision import provision
 from modelmq.settings import BrokerSettings, Settings, TopologySettings
-from modelmq.topology import ModelRoute
+from modelmq.topology_names import ModelRoute
 from tests.cluster import ClusterNode
 
 PATIENCE_S = 60.0

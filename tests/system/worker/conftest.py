@@ -32,7 +32,8 @@ from modelmq.messages import (
 from modelmq.retry_ladder import RUNGS_MS, queue_of
 from modelmq.runtimes import scan
 from modelmq.settings import BrokerSettings, Settings, TopologySettings, WorkerSettings
-from modelmq.topology import ModelRoute, build
+from modelmq.topology import build
+from modelmq.topology_names import ModelRoute
 from modelmq.worker.service import Worker
 
 PATIENCE_S = 30.0

@@ -8,7 +8,8 @@ from modelmq.provision.conflicts import Conflicts, conflicts
 from modelmq.provision.ownership import owned_by
 from modelmq.provision.plan_values import Allowed, Observed, Owned
 from modelmq.settings import TopologySettings
-from modelmq.topology import ModelRoute, build
+from modelmq.topology import build
+from modelmq.topology_names import ModelRoute
 
 TOPOLOGY = build(TopologySettings(), "ml-dev", [ModelRoute("digits")])
 EXCHANGE = "ml-model-exchange"

@@ -5,7 +5,8 @@ import json
 from modelmq.provision.definitions import definitions
 from modelmq.provision.passwords import matches
 from modelmq.settings import TopologySettings
-from modelmq.topology import ModelRoute, build
+from modelmq.topology import build
+from modelmq.topology_names import ModelRoute
 
 TOPOLOGY = build(TopologySettings(), "ml-dev", [ModelRoute("digits", ("1",))])
 USERS = [user.name for user in TOPOLOGY.users]

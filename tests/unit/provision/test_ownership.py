@@ -7,7 +7,8 @@ from modelmq.errors import ProvisionError
 from modelmq.provision.ownership import owned_by, parameter_name, read, records, still_there, together, without, written
 from modelmq.provision.plan_values import BindingKey, Observed, Owned, Removal
 from modelmq.settings import TopologySettings
-from modelmq.topology import ModelRoute, build
+from modelmq.topology import build
+from modelmq.topology_names import ModelRoute
 
 TOPOLOGY = build(TopologySettings(), "ml-dev", [ModelRoute("digits")])
 OWNED = owned_by(TOPOLOGY)

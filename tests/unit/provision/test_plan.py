@@ -17,7 +17,8 @@ from modelmq.provision.passwords import password_hash
 from modelmq.provision.plan import plan
 from modelmq.provision.plan_values import Change, Observed
 from modelmq.settings import TopologySettings
-from modelmq.topology import ModelRoute, build
+from modelmq.topology import build
+from modelmq.topology_names import ModelRoute
 
 TOPOLOGY = build(TopologySettings(), "ml-dev", [ModelRoute("digits", ("1",))])
 PASSWORDS = {user.name: f"password of {user.name}" for user in TOPOLOGY.users}

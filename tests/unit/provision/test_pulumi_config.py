@@ -7,7 +7,8 @@ import pytest
 from modelmq.errors import ConfigError
 from modelmq.provision.pulumi_config import StackConfig, parse
 from modelmq.provision.pulumi_values import service_key
-from modelmq.topology import ModelRoute, build
+from modelmq.topology import build
+from modelmq.topology_names import ModelRoute
 
 ADMIN = {"broker.admin_username": "admin", "broker.admin_password": "hush-hush"}
 

@@ -8,7 +8,8 @@ from modelmq.provision.ownership import owned_by
 from modelmq.provision.plan_values import Observed
 from modelmq.provision.strays import strays
 from modelmq.settings import TopologySettings
-from modelmq.topology import ModelRoute, build
+from modelmq.topology import build
+from modelmq.topology_names import ModelRoute
 
 TOPOLOGY = build(TopologySettings(), "ml-dev", [ModelRoute("digits")])
 EMPTY = Observed((3, 10, 8), "admin", vhosts=(VhostInfo("ml-dev", TOPOLOGY.vhost.description),))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from modelmq.settings import TopologySettings
-from modelmq.topology import ModelRoute, build
+from modelmq.topology import build
+from modelmq.topology_names import ModelRoute
 
 MODELS = (
     ModelRoute("digits", ("1", "2")),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from modelmq.runtimes import Catalog, ModelSettings, ModelSource
 from modelmq.supervisor.routes import routes_of
-from modelmq.topology import ModelRoute
+from modelmq.topology_names import ModelRoute
 
 
 def source(name: str, version: str, **settings: str) -> ModelSource:
