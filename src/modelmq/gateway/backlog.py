@@ -47,8 +47,7 @@ class _Queue(msgspec.Struct):
 
     held: int = 0
     ahead: float = 0.0
-    """Requests, at `at_s`."""
-    at_s: float = 0.0
+    """Requests, when they were last looked at."""
     weight: float = 1.0
     """For how many each request of this gateway counts."""
     ready: int | None = None
@@ -66,13 +65,12 @@ class _Model(msgspec.Struct):
     known: int = 0
     unknown: int = 0
     batch: int = 1
+    per_s: float = 0.0
+    """Of all workers; who has not shown yet what it can do is taken to be like the others. 0: unknown."""
+    at_s: float = 0.0
+    """When the queues were last looked at."""
     interactive: _Queue = msgspec.field(default_factory=_Queue)
     bulk: _Queue = msgspec.field(default_factory=_Queue)
-
-    @property
-    def per_s(self) -> float:
-        """Of all workers; who has not shown yet what it can do is taken to be like the others. 0: unknown."""
-        return self.known_per_s * (1 + self.unknown / self.known) if self.known else 0.0
 
     def queue(self, lane: Lane) -> _Queue:
         return self.interactive if lane == "interactive" else self.bulk
@@ -158,6 +156,7 @@ class Backlogs:
             model.known_per_s = model.known_per_s + sign * said.per_s if model.known else 0.0
         elif said.per_s == 0:
             model.unknown += sign
+        model.per_s = model.known_per_s * (1 + model.unknown / model.known) if model.known else 0.0
         for lane, held in said.held.items():
             model.queue(lane).held += sign * held
 
@@ -180,13 +179,15 @@ class Backlogs:
 
     def _drain(self, model: _Model, now_s: float) -> None:
         """Workers have gone on meanwhile."""
-        per_s = model.per_s
-        for queue, speed in (
-            (model.interactive, _interactive_per_s(model)),
-            (model.bulk, per_s * BULK_SHARE if model.interactive.ahead else per_s),
-        ):
-            queue.ahead = max(0.0, queue.ahead - speed * max(0.0, now_s - queue.at_s))
-            queue.at_s = max(now_s, queue.at_s)
+        passed_s = now_s - model.at_s
+        if passed_s <= 0:
+            return
+        model.at_s = now_s
+        interactive, bulk = model.interactive, model.bulk
+        if interactive.ahead or bulk.ahead:
+            bulk_per_s = model.per_s * BULK_SHARE if interactive.ahead else model.per_s
+            interactive.ahead = max(0.0, interactive.ahead - _interactive_per_s(model) * passed_s)
+            bulk.ahead = max(0.0, bulk.ahead - bulk_per_s * passed_s)
 
 
 def _interactive_per_s(model: _Model) -> float:
