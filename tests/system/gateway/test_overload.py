@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -14,6 +14,7 @@ from modelmq.amqp import Properties, Settled, connect
 from modelmq.broker.node import RunningNode
 from modelmq.events import BrokerBlocked, RequestAnswered
 from modelmq.messages import MODEL_EXCHANGE
+from tests.conftest import Vhost
 from tests.nodes import rabbitmqctl
 
 from .conftest import PATIENCE_S, SLOW, Broker, Running, body_of, until, values_of
@@ -69,15 +70,30 @@ async def test_who_would_wait_past_the_deadline_is_refused_at_once(
     assert (await gateway.infer("slow", 1, headers=DEADLINE)).status_code == 200
 
 
-@pytest.fixture
-def memory(node: RunningNode, home_of_node: Path | None) -> Iterator[Callable[[str], None]]:
-    """Sets the node's memory limit, as an operator would; this process has the node to itself."""
+class Alarm(NamedTuple):
+    """How an operator's command sets a limit of the node, too low and as it was."""
 
-    def limit(share: str) -> None:
-        rabbitmqctl(node, home_of_node, "set_vm_memory_high_watermark", share)
+    command: str
+    short: str
+    enough: str
+
+
+MEMORY = Alarm("set_vm_memory_high_watermark", "0.0000001", "0.9")
+DISK = Alarm("set_disk_free_limit", "1000000000000000", "50000000")
+
+
+@pytest.fixture(params=[MEMORY, DISK], ids=["memory", "disk"])
+def short(
+    request: pytest.FixtureRequest, node: RunningNode, home_of_node: Path | None
+) -> Iterator[Callable[[bool], None]]:
+    """Makes the node short of something, or not; this process has the node to itself."""
+    alarm: Alarm = request.param
+
+    def limit(short: bool) -> None:
+        rabbitmqctl(node, home_of_node, alarm.command, alarm.short if short else alarm.enough)
 
     yield limit
-    limit("0.9")
+    limit(False)
 
 
 @pytest.mark.both_brokers
@@ -87,7 +103,7 @@ async def test_an_alarm_is_503_at_once_and_what_was_accepted_is_answered_behind_
     spawn: Async,
     start_gateway: Async,
     broker: Broker,
-    memory: Callable[[str], None],
+    short: Callable[[bool], None],
     tmp_path: Path,
 ) -> None:
     make_model("slow", SLOW)
@@ -101,7 +117,7 @@ async def test_an_alarm_is_503_at_once_and_what_was_accepted_is_answered_behind_
     (shard,) = gateway.gateway._requester._shards
     await until(lambda: [each.state for each in shard._pending] == ["confirmed"] * 10)
 
-    await asyncio.to_thread(memory, "0.0000001")
+    await asyncio.to_thread(short, True)
     await gateway.until(lambda: any(event.blocked for event in gateway.of(BrokerBlocked)))
     (tmp_path / "open").touch()
     for _ in range(20):
@@ -112,7 +128,7 @@ async def test_an_alarm_is_503_at_once_and_what_was_accepted_is_answered_behind_
         assert refused.headers["retry-after"]
         assert "short of memory" in refused.json()["error"]
         assert took_s < 0.3
-    await asyncio.to_thread(memory, "0.9")
+    await asyncio.to_thread(short, False)
     assert [values_of(await each) for each in accepted] == [[200.0], *([2.0 * each] for each in range(9))]
     await gateway.until_status("/v2/health/ready", 200)
     assert values_of(await gateway.infer("slow", 21)) == [42]
@@ -158,3 +174,49 @@ async def test_with_full_lanes_interactive_goes_first_and_bulk_has_its_share(
     first = answered[: last // 2]
     assert "double" in first
     assert "double.bulk" in first
+
+
+@pytest.fixture
+def little(vhost: Vhost, _admin: Any) -> Callable[[bool], None]:
+    """Sets a policy by which a model's queue takes one message, or takes it away."""
+
+    def limit(little: bool) -> None:
+        definition = {"max-length": 1, "overflow": "reject-publish"}
+        policy = {"pattern": r"^ml-model\.slow\.", "apply-to": "queues", "definition": definition}
+        _admin.call("PUT" if little else "DELETE", f"policies/{vhost.name}/little", policy)
+
+    return limit
+
+
+@pytest.mark.both_brokers
+async def test_a_queue_that_refuses_though_it_is_not_full_is_503(
+    make_model: Make,
+    declare: Async,
+    spawn: Async,
+    start_gateway: Async,
+    broker: Broker,
+    little: Callable[[bool], None],
+    tmp_path: Path,
+) -> None:
+    """Full by the broker's word and not by ours: here somebody's policy allows less, elsewhere it has no leader."""
+    make_model("slow", SLOW, toml="max_batch_size = 1\n")
+    await declare(broker)
+    await spawn("worker", broker)
+    gateway: Running = await start_gateway(broker)
+    await gateway.until_status("/v2/models/slow/ready", 200)
+    await asyncio.to_thread(little, True)
+    holding = asyncio.create_task(gateway.infer("slow", 100))
+    await until((tmp_path / "entered").exists)
+    asked: list[asyncio.Task[Any]] = []
+    (shard,) = gateway.gateway._requester._shards
+    for count in (5, 10):  # how many come before a quorum queue says that it is full, is not told
+        asked += [asyncio.create_task(gateway.infer("slow", each)) for each in range(count)]
+        await until(lambda: all(each.state == "confirmed" for each in shard._pending) and len(shard._pending) > 1)
+    await gateway.until(lambda: any(each.code == "unavailable" for each in gateway.of(RequestAnswered)))
+    await asyncio.to_thread(little, False)
+    (tmp_path / "open").touch()
+    answers = await asyncio.gather(holding, *asked)
+    refused = [each for each in answers if each.status_code != 200]
+    assert {each.status_code for each in refused} == {503}
+    assert all(each.headers["retry-after"] and "its queue is not full" in each.json()["error"] for each in refused)
+    assert answers[0].status_code == 200
