@@ -1,8 +1,9 @@
 """How many requests per second a model can do, as far as that is known: learnt only while it had enough to do.
 
 A model that is asked once a minute is not slow, and small batches do not tell what full ones would. So only batches
-count that were full, or that left others waiting, and only the time the model was busy with them. Pure; seconds of a
-monotonic clock.
+count that were full, or that left others waiting, or that were faster than what is known all the same: else a stall
+would be remembered for ever, as who is refused for it fills no batches. And only the time the model was busy counts.
+Pure; seconds of a monotonic clock.
 """
 
 from __future__ import annotations
@@ -32,10 +33,11 @@ class Capacity:
         # While it waited for the batch before, the model was busy with that one.
         began_s = max(waited_since_s, self._ended_s)
         self._ended_s = max(ended_s, self._ended_s)
-        if not full:
+        busy_s = max(0.0, ended_s - began_s)
+        if not full and not count > self.per_s * busy_s > 0:
             return
         self._count += count
-        self._busy_s += max(0.0, ended_s - began_s)
+        self._busy_s += busy_s
         if self._busy_s >= SLICE_S:
             self._slices.append((self._count, self._busy_s))
             self._count, self._busy_s = 0, 0.0

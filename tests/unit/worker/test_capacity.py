@@ -40,6 +40,23 @@ def test_small_batches_tell_nothing() -> None:
     assert capacity.per_s == pytest.approx(400)
 
 
+def test_small_batches_that_are_faster_than_what_is_known_end_a_stall() -> None:
+    """Who is refused for what is known fills no batches, so that nothing else could."""
+    capacity = Capacity()
+    ended_s = busy(capacity, SLICES, 8, 0.5)
+    assert capacity.per_s == pytest.approx(16)
+    for number in range(200):
+        capacity.finished(4, ended_s + number, ended_s + number + 0.01, full=False)
+    assert capacity.per_s == pytest.approx(400)
+
+
+def test_small_batches_alone_tell_nothing() -> None:
+    capacity = Capacity()
+    for number in range(200):
+        capacity.finished(4, float(number), number + 0.01, full=False)
+    assert capacity.per_s == 0
+
+
 def test_the_wait_for_the_batch_before_is_not_this_ones() -> None:
     capacity = Capacity()
     capacity.finished(1, 0.0, 1.0, full=False)
