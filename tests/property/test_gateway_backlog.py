@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections import deque
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from modelmq.control import LaneReport, ModelReport, WorkerReport
 from modelmq.gateway.admission import usable_s
 from modelmq.gateway.backlog import Backlogs, QueueLimits
+from modelmq.worker.capacity import Capacity
 
 LIMITS = QueueLimits(10_000, 2**30)
 COUNTS = st.integers(0, 20_000)
@@ -101,3 +104,35 @@ def test_overloaded_by_several_gateways_it_stays_busy_and_nobody_waits_in_vain(
         waiting = [each * (1 - done / depth) if depth else 0.0 for each in waiting]
     assert late <= 0.02 * admitted
     assert idle <= 0.05 * (STEPS - SETTLED_S / step_s)
+
+
+@settings(max_examples=10)
+@given(st.sampled_from([1.0, 2.0, 5.0]), st.floats(10.0, 40.0), st.integers(200, 850))
+def test_after_a_stall_all_are_let_in_again(deadline_s: float, slower: float, offered_per_s: int) -> None:
+    """A model that runs 32 requests in 34 ms, and so many times slower from the fifth second to the fifteenth.
+
+    What is let in then fills no batches; they are over in milliseconds, and that must be noticed.
+    """
+    backlogs, capacity, step_s = Backlogs(LIMITS), Capacity(), 0.001
+    waiting: deque[float] = deque()
+    batch: list[float] = []
+    ends_s, full, asked, let_in = 0.0, False, 0, 0
+    for step in range(45_000):
+        now_s = step * step_s
+        if batch and now_s >= ends_s:
+            capacity.finished(len(batch), batch[0], now_s, full=full)
+            batch = []
+        if not batch and waiting:
+            batch = [waiting.popleft() for _ in range(min(32, len(waiting)))]
+            full = len(batch) == 32 or bool(waiting)
+            ends_s = now_s + (0.01 + 0.00075 * len(batch)) * (slower if 5 < now_s < 15 else 1.0)
+        if step % 1000 == 0:
+            count = len(waiting)
+            backlogs.heard(report(count, len(batch), capacity.per_s), lambda _, own=count: own, now_s)  # type: ignore[misc]
+        if step % (1000 // offered_per_s + 1) == 0:
+            asked += now_s > 35
+            if backlogs.wait_s("m", "interactive", now_s) <= usable_s(deadline_s):
+                backlogs.sent("m", "interactive", 1, now_s)
+                waiting.append(now_s)
+                let_in += now_s > 35
+    assert let_in >= 0.95 * asked
