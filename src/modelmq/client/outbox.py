@@ -11,7 +11,7 @@ import contextlib
 import random
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from modelmq import bundles
@@ -47,11 +47,9 @@ class Outbox:
         self._refused = refused
         self._loop = asyncio.get_running_loop()
         self._gathered: dict[str, list[Entry[Asked]]] = {}
-        """Requests of this turn of the loop that may share a message, by routing key; those that wait for their queue
-        to confirm what it has as well."""
+        """Requests of this turn of the loop that may share a message, by routing key."""
         self._held: dict[str, deque[Entry[Asked]]] = {}
-        """Requests that travel alone and wait for their queue to confirm what it has, by routing key."""
-        self._gathering = False
+        """Requests that wait until their queue, by which they are kept, has confirmed more of what it has."""
         self._fresh_until = 0.0
         self._refused_s = _REFUSED_S[0]
         self._sending_again: asyncio.TimerHandle | None = None
@@ -72,12 +70,15 @@ class Outbox:
 
     def put(self, entry: Entry[Asked], now: float) -> None:
         """Publish, now or with others of this turn of the loop; without a channel it stays unsent."""
-        channel, request = self.channel, entry.payload.request
+        channel, asked = self.channel, entry.payload
         if channel is None:
             return
-        if request.bundle_limit > 1 and bundles.may_travel_together(request.body, request.headers):
-            self._gathered.setdefault(entry.payload.key, []).append(entry)
-            self._send_gathered_soon()
+        if not self._windows.open(asked.queue):
+            self._hold(entry)
+        elif _may_share(entry):
+            if not self._gathered:
+                self._loop.call_soon(self._send_gathered)
+            self._gathered.setdefault(asked.key, []).append(entry)
         else:
             self._send(channel, entry, now)
 
@@ -92,10 +93,14 @@ class Outbox:
             self._send_when_writable(channel)
             return
         asked = entry.payload
-        if not self._windows.open(asked.key):
-            self._held.setdefault(asked.key, deque()).append(entry)
+        if not self._windows.open(asked.queue):
+            self._hold(entry)
             return
-        properties = said.properties_of(asked.request, entry.id, self.reply_to, time.time())
+        now_unix_s = time.time()
+        if asked.request.deadline_unix_s <= now_unix_s:  # by the clock that workers see, which may have been set
+            self.finish(entry, said.expired(asked.request))
+            return
+        properties = said.properties_of(asked.request, entry.id, self.reply_to, now_unix_s)
         try:
             channel.publish(
                 MODEL_EXCHANGE,
@@ -103,40 +108,34 @@ class Outbox:
                 properties,
                 asked.request.body,
                 mandatory=True,
-                on_settled=partial(self._on_settled, entry),
+                on_settled=partial(self._on_settled, (entry,), self._pending.way),
             )
         except BrokerError:
             return  # the channel's end is told by itself, and decides what becomes of everything unsent
         except (ValueError, TypeError) as error:
             self.finish(entry, said.unsendable(asked.request, error))
             return
-        self._windows.sent(asked.key, now)
+        self._windows.sent(asked.queue, now)
         self._pending.sent(entry, now)
 
-    def _send_gathered_soon(self) -> None:
-        if not self._gathering:
-            self._gathering = True
-            self._loop.call_soon(self._send_gathered)
+    def _hold(self, entry: Entry[Asked]) -> None:
+        self._held.setdefault(entry.payload.queue, deque()).append(entry)
 
     def _send_gathered(self) -> None:
-        self._gathering = False
         gathered, self._gathered = self._gathered, {}
         channel = self.channel
         if channel is None:
             return  # they are unsent, and sent with all others of these when there is a channel again
         now = self._loop.time()
-        for key, entries in gathered.items():
-            waiting = [each for each in entries if each.state == "unsent" and not each.payload.answer.done()]
-            most = min((entry.payload.request.bundle_limit for entry in waiting), default=1)
-            for start, end in bundles.chunks([len(entry.payload.request.body) for entry in waiting], most):
-                if not self._windows.open(key):
-                    self._gathered[key] = waiting[start:]
-                    break
+        for entries in gathered.values():
+            waiting = list(filter(_waits, entries))
+            for start, end in _cuts(waiting):
                 self._send_together(channel, waiting[start:end], now)
 
     def _send_together(self, channel: Channel, entries: list[Entry[Asked]], now: float) -> None:
         """One message for all, where it can be one."""
-        if len(entries) == 1 or not channel.connection.writable:
+        queue = entries[0].payload.queue
+        if len(entries) == 1 or not channel.connection.writable or not self._windows.open(queue):
             for entry in entries:
                 self._send(channel, entry, now)
             return
@@ -148,7 +147,7 @@ class Outbox:
                 said.bundle_properties(parts, self.reply_to, time.time()),
                 bundles.encode(parts),
                 mandatory=True,
-                on_settled=partial(self._on_all_settled, entries),
+                on_settled=partial(self._on_settled, entries, self._pending.way),
             )
         except BrokerError:
             return  # as in _send
@@ -156,7 +155,7 @@ class Outbox:
             for entry in entries:
                 self._send(channel, entry, now)
             return
-        self._windows.sent(entries[0].payload.key, now)
+        self._windows.sent(queue, now)
         for entry in entries:
             self._pending.sent(entry, now)
 
@@ -166,9 +165,10 @@ class Outbox:
         if channel is None:
             return
         now = self._loop.time()
-        self._held.clear()  # they are among the unsent
+        self._held.clear()  # they are among the unsent, as are those gathered
+        self._gathered.clear()
         for entry in self._pending.unsent():
-            self._send(channel, entry, now)
+            self.put(entry, now)
             if not channel.connection.writable:
                 self._send_when_writable(channel)
                 return
@@ -183,30 +183,28 @@ class Outbox:
         if self._draining is None:
             self._draining = asyncio.create_task(wait())
 
-    def _on_settled(self, entry: Entry[Asked], settled: Settled) -> None:
-        self._end(entry, settled)
-        self._go_on(entry.payload.key, settled)
-
-    def _on_all_settled(self, entries: list[Entry[Asked]], settled: Settled) -> None:
+    def _on_settled(self, entries: Sequence[Entry[Asked]], way: int, settled: Settled) -> None:
         for entry in entries:
-            self._end(entry, settled)
-        self._go_on(entries[0].payload.key, settled)
+            if entry.way == way:  # else it has gone by another since, whose word it is
+                self._end(entry, settled)
+        self._go_on(entries[0].payload.queue, settled)
 
-    def _go_on(self, key: str, settled: Settled) -> None:
-        """The queue owes one confirm less: there may be room for what waits for that."""
+    def _go_on(self, queue: str, settled: Settled) -> None:
+        """It owes one confirm less: there may be room for what waits for that."""
         now = self._loop.time()
-        self._windows.settled(key, now)
-        if settled is Settled.LOST:
-            return  # the way is gone; what is unsent leaves by the next
-        if key in self._gathered:
-            self._send_gathered_soon()
-        held, channel = self._held.get(key), self.channel
-        while held and channel is not None and channel.connection.writable and self._windows.open(key):
-            entry = held.popleft()
-            if entry.state == "unsent" and not entry.payload.answer.done():
-                self._send(channel, entry, now)
-        if held is not None and not held:
-            del self._held[key]
+        self._windows.settled(queue, now)
+        held, channel = self._held.get(queue), self.channel
+        if held is None or channel is None or settled is Settled.LOST:
+            return  # when the way is gone, what is unsent leaves by the next
+        while held and self._windows.open(queue):
+            if not channel.connection.writable:
+                self._send_when_writable(channel)
+                return
+            entries = _next_of(held)
+            if entries:
+                self._send_together(channel, entries, now)
+        if not held:
+            self._held.pop(queue, None)
 
     def _end(self, entry: Entry[Asked], settled: Settled) -> None:
         if settled is _ACKED:
@@ -235,3 +233,40 @@ class Outbox:
     def _send_again(self) -> None:
         self._sending_again = None
         self.put_unsent()
+
+
+def _waits(entry: Entry[Asked]) -> bool:
+    return entry.state == "unsent" and not entry.payload.answer.done()
+
+
+def _may_share(entry: Entry[Asked]) -> bool:
+    """A message with others."""
+    request = entry.payload.request
+    return request.bundle_limit > 1 and bundles.may_travel_together(request.body, request.headers)
+
+
+def _cuts(entries: Sequence[Entry[Asked]]) -> list[tuple[int, int]]:
+    """Where to cut requests of one routing key into messages."""
+    most = min((entry.payload.request.bundle_limit for entry in entries), default=1)
+    return bundles.chunks([len(entry.payload.request.body) for entry in entries], most)
+
+
+def _next_of(held: deque[Entry[Asked]]) -> list[Entry[Asked]]:
+    """One message's worth from the left; those that wait no longer are dropped on the way."""
+    taken: list[Entry[Asked]] = []
+    while held and len(taken) < bundles.MOST_PARTS:
+        entry = held[0]
+        if _waits(entry):
+            shares = _may_share(entry)
+            if taken and not (shares and entry.payload.key == taken[0].payload.key):
+                break
+            taken.append(entry)
+            if not shares:
+                held.popleft()
+                break
+        held.popleft()
+    if len(taken) > 1:
+        end = _cuts(taken)[0][1]
+        held.extendleft(reversed(taken[end:]))
+        del taken[end:]
+    return taken

@@ -29,6 +29,8 @@ class Asked(msgspec.Struct, frozen=True):
 
     request: Request
     key: str
+    queue: str
+    """As in `request.Route`."""
     answer: asyncio.Future[bytes]
 
 

@@ -66,9 +66,11 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Route(msgspec.Struct, frozen=True):
-    """Where requests for a model go: the routing key, and which of the connections takes them."""
+    """Where requests for a model go: the routing key, the queue it leads to, which of the connections takes them."""
 
     key: str
+    queue: str
+    """Not its name, but one for all keys that lead to it: a model's versions share a queue."""
     shard: int
 
 
@@ -79,13 +81,13 @@ def route(model: str, version: str | None, lane: Lane, shards: int) -> Route:
         raise NotFound(f'"{model[:80]}" is no model\'s name: that has 1 to 64 letters, digits, - and _.')
     if version is not None and not VERSION.match(version):
         raise NotFound(f'"{version[:40]}" is no version of model {model}: that is a whole number.')
-    return Route(routing_key(model, version, lane), crc32(model.encode()) % shards)
+    return Route(routing_key(model, version, lane), routing_key(model, lane=lane), crc32(model.encode()) % shards)
 
 
 def properties_of(request: Request, correlation_id: str, reply_to: str, now_unix_s: float) -> Properties:
     """The message's properties for a deadline that has not passed."""
     deadline_s = request.deadline_unix_s
-    left_ms = int((deadline_s - now_unix_s) * 1000) + EXPIRATION_MARGIN_MS
+    left_ms = max(0, int((deadline_s - now_unix_s) * 1000) + EXPIRATION_MARGIN_MS)
     deadline = {DEADLINE_HEADER: int(deadline_s * 1000)}
     return Properties(
         content_type=request.content_type,
@@ -112,7 +114,7 @@ def part_of(request: Request, correlation_id: str) -> RequestPart:
 
 def bundle_properties(parts: Sequence[RequestPart], reply_to: str, now_unix_s: float) -> Properties:
     """The bundle's own: it outlives the last deadline of its parts, and is known by the first one's id."""
-    left_ms = max(part.deadline_ms for part in parts) - int(now_unix_s * 1000) + EXPIRATION_MARGIN_MS
+    left_ms = max(0, max(part.deadline_ms for part in parts) - int(now_unix_s * 1000) + EXPIRATION_MARGIN_MS)
     return Properties(
         content_type=BUNDLE,
         delivery_mode=_PERSISTENT,

@@ -80,8 +80,10 @@ class Requester:
             return False, problems[0]
         return False, f"{len(problems)} of {len(self._shards)} connections: {problems[0]}"
 
-    async def ask(self, request: Request) -> bytes:
+    async def ask(self, request: Request, taken: Callable[[], None] | None = None) -> bytes:
         """The body of the model's response. Raises RequestError; cancelling it withdraws the request.
+
+        `taken` is called unless it is refused at once.
 
         NotFound: no queue for the model. Overloaded: its queue is full. Unavailable: no broker, or it does not
         confirm. Expired: no answer before the deadline. Any other is the worker's own reply.
@@ -90,7 +92,9 @@ class Requester:
         self._asked += 1
         answer: asyncio.Future[bytes] = self._new_future()
         shard = self._shards[way.shard]
-        entry = shard.ask(f"{self._prefix}{self._asked:x}", Asked(request, way.key, answer))
+        entry = shard.ask(f"{self._prefix}{self._asked:x}", Asked(request, way.key, way.queue, answer))
+        if taken is not None:
+            taken()
         try:
             return await answer
         except asyncio.CancelledError:

@@ -54,7 +54,7 @@ class Shard:
         self._windows = Windows(rules.unconfirmed, rules.confirm_timeout_s)
         self._outbox = Outbox(self._pending, self._windows, rules.refused)
         self._ways: dict[int, _Way] = {}
-        """By number, as `pending` knows them: these two, and those by which replies to earlier requests come."""
+        """By number, as `pending` knows them: the outbox's, and those by which replies to earlier requests come."""
         self._refusal: ChannelClosed | None = None
         self._reopen_s = _REOPEN_S[0]
         self._stopped = False
@@ -115,7 +115,7 @@ class Shard:
         if len(self._pending) >= self._rules.max_in_flight:
             raise said.too_many(request, self._rules.max_in_flight)
         now = self._loop.time()
-        if self._windows.refuses(asked.key, now):
+        if self._windows.refuses(asked.queue, now):
             raise said.unconfirming(request)
         entry = self._pending.add(id_, asked, now + left_s, now, idempotent=request.idempotent)
         self._outbox.put(entry, now)

@@ -23,7 +23,7 @@ class _Window(msgspec.Struct):
 
 
 class Windows:
-    """By routing key, which stands for its queue. Only those that owe something are kept."""
+    """By queue, under a name that all who publish to it agree on. Only those that owe something are kept."""
 
     def __init__(self, limit: int | None, patience_s: float) -> None:
         """`limit` None: as many as there are."""
@@ -34,40 +34,40 @@ class Windows:
     def __len__(self) -> int:
         return len(self._owing)
 
-    def open(self, key: str) -> bool:
+    def open(self, queue: str) -> bool:
         """Whether another message may be sent now."""
         if self._limit is None:
             return True
-        window = self._owing.get(key)
+        window = self._owing.get(queue)
         return window is None or window.owed < self._limit
 
-    def refuses(self, key: str, now_s: float) -> bool:
+    def refuses(self, queue: str, now_s: float) -> bool:
         """Whether a new request would wait in vain. Says no once in a while, for a message to be sent as a trial."""
-        window = self._owing.get(key) if self._limit is not None else None
+        window = self._owing.get(queue) if self._limit is not None else None
         if window is None or now_s - window.since_s < self._patience_s:
             return False
-        if self.open(key) and now_s - window.tried_s >= self._patience_s:
+        if self.open(queue) and now_s - window.tried_s >= self._patience_s:
             window.tried_s = now_s
             return False
         return True
 
-    def sent(self, key: str, now_s: float) -> None:
+    def sent(self, queue: str, now_s: float) -> None:
         """One message more."""
         if self._limit is None:
             return
-        window = self._owing.get(key)
+        window = self._owing.get(queue)
         if window is None:
-            self._owing[key] = _Window(1, now_s, now_s)
+            self._owing[queue] = _Window(1, now_s, now_s)
         else:
             window.owed += 1
 
-    def settled(self, key: str, now_s: float) -> None:
+    def settled(self, queue: str, now_s: float) -> None:
         """One message less: confirmed, refused, returned, or lost with its channel."""
-        window = self._owing.get(key)
+        window = self._owing.get(queue)
         if window is None:
             return
         if window.owed <= 1:
-            del self._owing[key]
+            del self._owing[queue]
         else:
             window.owed -= 1
             window.since_s = now_s

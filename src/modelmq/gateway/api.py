@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Final, Protocol
 
 import msgspec
@@ -44,8 +45,11 @@ _now_s = time.monotonic
 class Asker(Protocol):
     """Who sends requests to the models; the requester of `modelmq.client` is one."""
 
-    async def ask(self, request: Request) -> bytes:
-        """The body of the model's response. Raises RequestError; cancelling it withdraws the request."""
+    async def ask(self, request: Request, taken: Callable[[], None]) -> bytes:
+        """The body of the model's response. Raises RequestError; cancelling it withdraws the request.
+
+        `taken` is called unless it is refused at once.
+        """
         ...
 
 
@@ -166,7 +170,7 @@ class Api(msgspec.Struct):
             wait_s = timeout_s(envelope.parameters, headers.get(_TIMEOUT_HEADER), handling.timeout_s, self.rules)
             in_time(model, self.backlogs.wait_s(model, _LANE, began_s), wait_s)
             question = Request(
-                model=route.model,
+                model=model,
                 body=request.body,
                 deadline_unix_s=time.time() + wait_s,
                 version=route.version,
@@ -176,8 +180,8 @@ class Api(msgspec.Struct):
                 idempotent=handling.idempotent,
                 bundle_limit=self.registry.bundle_limit.get(route.key, 1),
             )
-            self.backlogs.sent(model, _LANE, len(request.body), began_s)
-            body = await waiting.until(self.asker.ask(question), model, began_s)
+            taken = partial(self.backlogs.sent, model, _LANE, len(request.body), began_s)
+            body = await waiting.until(self.asker.ask(question, taken), model, began_s)
         except RequestError as error:
             return self._refused(route, name or self.make_id(), began_s, error)
         except asyncio.CancelledError:

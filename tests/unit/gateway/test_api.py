@@ -30,9 +30,11 @@ class Answering:
         self.requests: list[Request] = []
         self.answer: Callable[[], bytes] = lambda: b'{"model_name":"m"}'
 
-    async def ask(self, request: Request) -> bytes:
+    async def ask(self, request: Request, taken: Callable[[], None]) -> bytes:
         self.requests.append(request)
-        return self.answer()
+        answer = self.answer()
+        taken()
+        return answer
 
 
 @pytest.fixture
@@ -200,7 +202,7 @@ async def test_a_model_is_asked_as_its_owner_says(api: Api, asker: Answering, re
 
 
 async def test_who_leaves_is_told_as_cancelled(api: Api, asker: Answering, events: list[Event]) -> None:
-    async def ask(request: Request) -> bytes:
+    async def ask(request: Request, taken: Callable[[], None]) -> bytes:
         return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
 
     asker.ask = ask  # type: ignore[method-assign]
