@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from modelmq.control import LaneReport, ModelReport, WorkerReport
@@ -107,6 +107,7 @@ def test_overloaded_by_several_gateways_it_stays_busy_and_nobody_waits_in_vain(
 
 
 @settings(max_examples=10)
+@example(1.0, 10.0, 501)
 @given(st.sampled_from([1.0, 2.0, 5.0]), st.floats(10.0, 40.0), st.integers(200, 850))
 def test_after_a_stall_all_are_let_in_again(deadline_s: float, slower: float, offered_per_s: int) -> None:
     """A model that runs 32 requests in 34 ms, and so many times slower from the fifth second to the fifteenth.
@@ -127,8 +128,8 @@ def test_after_a_stall_all_are_let_in_again(deadline_s: float, slower: float, of
             full = len(batch) == 32 or bool(waiting)
             ends_s = now_s + (0.01 + 0.00075 * len(batch)) * (slower if 5 < now_s < 15 else 1.0)
         if step % 1000 == 0:
-            count = len(waiting)
-            backlogs.heard(report(count, len(batch), capacity.per_s), lambda _, own=count: own, now_s)  # type: ignore[misc]
+            count, own = len(waiting), len(waiting) + len(batch)
+            backlogs.heard(report(count, len(batch), capacity.per_s), lambda _, own=own: own, now_s)  # type: ignore[misc]
         if step % (1000 // offered_per_s + 1) == 0:
             asked += now_s > 35
             if backlogs.wait_s("m", "interactive", now_s) <= usable_s(deadline_s):

@@ -120,7 +120,7 @@ async def test_the_third_follows_the_second(installation: Any) -> None:
         assert (await Command(installation, "operator").ended())[0] == 0
         assert secret(installation, "operator")[0] == f"{installation.user('operator')}~{number}"
     with installation.management as management:
-        users = [user.name for user in management.users() if "operator" in user.name]
+        users = [user.name for user in management.users() if user.name.startswith(installation.user("operator"))]
     assert users == [f"{installation.user('operator')}~3"]
 
 
