@@ -77,6 +77,8 @@ class Connection(asyncio.Protocol):
         """Nothing that still comes is read."""
         self._lingers = False
         self._write_paused = False
+        self._unread_since_s = 0.0
+        """When writing was paused. A clock of its own, which nothing that the client sends sets back."""
         self._unsent = 0
         """Bytes of answers that waited for the client when writing was paused."""
 
@@ -96,7 +98,7 @@ class Connection(asyncio.Protocol):
     @property
     def unread_since_s(self) -> float | None:
         """Since when its client has not read what was written."""
-        return self._since_s if self._write_paused and not self._transport.is_closing() else None
+        return self._unread_since_s if self._write_paused and not self._transport.is_closing() else None
 
     # What asyncio calls
 
@@ -145,7 +147,7 @@ class Connection(asyncio.Protocol):
     def pause_writing(self) -> None:  # noqa: D102
         shared = self._shared
         self._write_paused = True
-        self._since_s = shared.loop.time()
+        self._unread_since_s = shared.loop.time()
         self._unsent = self._transport.get_write_buffer_size()
         shared.unsent_bytes += self._unsent
         if shared.unsent_bytes > shared.limits.max_unsent_bytes:
@@ -344,7 +346,7 @@ class Connection(asyncio.Protocol):
             if silent_s > _LINGER_S:
                 self._transport.abort()
         elif self._write_paused:
-            if silent_s > limits.stall_s:
+            if now_s - self._unread_since_s > limits.stall_s:
                 self._transport.abort()
         elif self._task is not None:
             return
