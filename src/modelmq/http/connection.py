@@ -54,7 +54,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._phase = _IDLE
         self._since_s = 0.0
-        """When the head began, else when the client was last heard of or answered."""
+        """When the connection was closed or the head began, else when the client was last heard of or answered."""
         self._messages = 0
         """How many have begun."""
         self._body_since_s = 0.0
@@ -97,8 +97,8 @@ class Connection(asyncio.Protocol):
 
     @property
     def unread_since_s(self) -> float | None:
-        """Since when its client has not read what was written."""
-        return self._unread_since_s if self._write_paused and not self._transport.is_closing() else None
+        """Since when its client has not read what was written, which may keep it from closing."""
+        return self._unread_since_s if self._unsent else None
 
     # What asyncio calls
 
@@ -131,6 +131,9 @@ class Connection(asyncio.Protocol):
                 self._refuse(400, "This is not a valid HTTP/1.1 request.")
         if self._phase != _IDLE and not self._deaf:
             self._look_at_piece(len(data), *before)
+
+    def eof_received(self) -> None:  # noqa: D102
+        self.close()  # which the transport does too, and tells nobody when
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002, D102
         shared = self._shared
@@ -330,7 +333,7 @@ class Connection(asyncio.Protocol):
         if self._transport.is_closing():
             return
         if self._phase == _IDLE and not self._deaf and not self._queue:
-            self._transport.close()
+            self.close()
             return
         self._deaf = True
         self._lingers = True
@@ -344,15 +347,18 @@ class Connection(asyncio.Protocol):
         limits, silent_s = self._shared.limits, now_s - self._since_s
         if self._lingers:
             if silent_s > _LINGER_S:
-                self._transport.abort()
+                self.abort()
         elif self._write_paused:
             if now_s - self._unread_since_s > limits.stall_s:
-                self._transport.abort()
+                self.abort()
+        elif self._transport.is_closing():  # which takes until all is sent
+            if silent_s > limits.stall_s:
+                self.abort()
         elif self._task is not None:
             return
         elif self._phase == _IDLE:
             if silent_s > limits.idle_s:
-                self._transport.close()
+                self.close()
         elif silent_s > (limits.head_s if self._phase == _HEAD else limits.stall_s) or (
             self._phase == _BODY
             and now_s - self._body_since_s > min(limits.body_s, limits.stall_s + self._size / limits.min_body_rate)
@@ -361,10 +367,13 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         """At once, with all that was written."""
+        self._all_sent()
         self._transport.abort()
 
     def close(self) -> None:
-        """At once; what was written still goes out."""
+        """At once; what was written still goes out, if it is read before `look` loses patience."""
+        if not self._lingers and not self._transport.is_closing():
+            self._since_s = self._shared.loop.time()
         self._transport.close()
 
     def give_up(self) -> None:
@@ -372,7 +381,7 @@ class Connection(asyncio.Protocol):
         if self._task is not None:
             self._task.cancel()
         else:
-            self._transport.close()
+            self.close()
 
 
 def _size_of(target: bytes, headers: dict[bytes, bytes]) -> int:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Awaitable, Callable
 from typing import Any
+
+import pytest
 
 from modelmq.http.connection import Connection
 
@@ -12,6 +15,7 @@ Start = Callable[..., Awaitable[Any]]
 Connect = Callable[[Any], Awaitable[Any]]
 LARGE = 20_000_000
 """Bytes: systems take several megabytes for a client that does not read."""
+SMALL = 30_000
 STALL_S = 30.0
 MOMENT_S = 1e-6
 """Shorter than any way through a socket."""
@@ -33,6 +37,23 @@ async def met(site: Any, connect: Connect) -> tuple[Any, Connection]:
     line = await connect(site)
     await until(lambda: site.server._shared.connections - before)
     return line, (site.server._shared.connections - before).pop()
+
+
+async def stuck(site: Any, connect: Connect, *headers: bytes) -> tuple[Any, Connection]:
+    """One that does not read a little that it still has to: not so much that writing is paused."""
+    line, connection = await met(site, connect)
+    line.writer.transport.pause_reading()
+    transport = connection._transport
+    transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    while not transport.get_write_buffer_size():
+        site.requests.clear()
+        await line.send(asks(SMALL))
+        await until(lambda: site.requests and connection.idle)
+    if headers:
+        await line.send(asks(0, *headers))
+        await until(transport.is_closing)
+    assert connection.unread_since_s is None
+    return line, connection
 
 
 async def paused(site: Any, connect: Connect) -> tuple[Any, Connection]:
@@ -66,4 +87,46 @@ async def test_a_client_that_dribbles_is_ended_when_it_has_not_read_for_long(sta
     await line.send(b"G")
     await until(lambda: not connection.idle)
     connection.look(stopped_s + STALL_S + MOMENT_S)
+    await until(lambda: not site.server._shared.connections)
+
+
+@pytest.mark.parametrize("why", ["idle", "asked to", "half closed"])
+async def test_a_connection_that_cannot_close_because_nobody_reads_is_ended(
+    start: Start, connect: Connect, why: str
+) -> None:
+    site = await start(max_body_bytes=SMALL, stall_s=STALL_S)
+    shared, idle_s = site.server._shared, site.server._shared.limits.idle_s
+    line, connection = await stuck(site, connect, *([b"Connection: close"] if why == "asked to" else []))
+    if why == "half closed":
+        connection._since_s -= idle_s  # it was heard of long ago
+        line.writer.write_eof()
+        await until(connection._transport.is_closing)
+    elif why == "idle":
+        connection.look(shared.loop.time() + idle_s)
+    assert connection._transport.is_closing()
+    closed_s = shared.loop.time()
+    connection.look(closed_s + STALL_S - 1)
+    await asyncio.sleep(0)
+    assert shared.connections == {connection}, "what it is owed may still be read"
+    connection.look(closed_s + STALL_S)
+    await until(lambda: not shared.connections)
+
+
+async def test_a_connection_that_cannot_close_is_still_the_slowest_reader(start: Start, connect: Connect) -> None:
+    site = await start(max_body_bytes=LARGE)
+    shared = site.server._shared
+    (_, closing), (_, later) = await paused(site, connect), await paused(site, connect)
+    closing.close()
+    shared.crowd.drop_slowest_reader()
+    assert later.unread_since_s is not None
+    await until(lambda: shared.connections == {later})
+    assert shared.unsent_bytes == later._unsent
+
+
+async def test_who_reads_late_has_all_of_the_last_answer(start: Start, connect: Connect) -> None:
+    site = await start(max_body_bytes=SMALL, stall_s=STALL_S)
+    line, connection = await stuck(site, connect, b"Connection: close")
+    connection.look(site.server._shared.loop.time() + STALL_S - 1)
+    line.writer.transport.resume_reading()
+    assert (await line.rest()).endswith(b"/u|")
     await until(lambda: not site.server._shared.connections)
