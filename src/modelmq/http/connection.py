@@ -78,7 +78,7 @@ class Connection(asyncio.Protocol):
         self._lingers = False
         self._write_paused = False
         self._unread_since_s = 0.0
-        """When writing was paused. A clock of its own, which nothing that the client sends sets back."""
+        """When bytes began to wait for the client, or writing was paused. Nothing that it sends sets this back."""
         self._unsent = 0
         """Bytes of answers that waited for the client when writing was paused."""
 
@@ -89,11 +89,18 @@ class Connection(asyncio.Protocol):
 
     @property
     def useless_since_s(self) -> float | None:
-        """Since when nothing has come that asks for anything: it is idle, slow with a head, or refused."""
+        """Since when nothing has come that asks for anything: it is idle, slow with a head, or refused.
+
+        Whoever has an answer to read is of use until it has had its time for that.
+        """
         if self._transport.is_closing():
             return None
-        useless = self._lingers or (self._phase != _BODY and self._task is None and not self._write_paused)
-        return self._since_s if useless else None
+        if self._lingers:
+            return self._since_s
+        if self._phase == _BODY or self._task is not None or self._write_paused:
+            return None
+        unread = self._transport.get_write_buffer_size()
+        return self._unread_since_s + self._shared.limits.stall_s if unread else self._since_s
 
     @property
     def unread_since_s(self) -> float | None:
@@ -195,7 +202,7 @@ class Connection(asyncio.Protocol):
             self._too_large(f"has {int(declared)} bytes")
         elif b"expect" in self._headers and self._headers[b"expect"].lower() == b"100-continue":
             if self._task is None:
-                self._transport.write(_CONTINUE)
+                self._send(_CONTINUE)
             else:
                 self._owes_continue = True
 
@@ -275,7 +282,12 @@ class Connection(asyncio.Protocol):
             connection = "keep-alive"
         head = head_of(response, self._shared.date, connection)
         # One write: two would be two packets.
-        self._transport.write(head if taken is not None and taken.request.method == "HEAD" else head + response.body)
+        self._send(head if taken is not None and taken.request.method == "HEAD" else head + response.body)
+
+    def _send(self, data: bytes) -> None:
+        if not self._transport.get_write_buffer_size():
+            self._unread_since_s = self._shared.loop.time()
+        self._transport.write(data)
 
     def _go_on(self) -> None:
         """Whatever is next on this connection."""
@@ -288,7 +300,7 @@ class Connection(asyncio.Protocol):
             self._end()
         elif self._owes_continue:
             self._owes_continue = False
-            self._transport.write(_CONTINUE)
+            self._send(_CONTINUE)
         if not self._queue:
             self._transport.resume_reading()
 

@@ -130,3 +130,35 @@ async def test_who_reads_late_has_all_of_the_last_answer(start: Start, connect: 
     line.writer.transport.resume_reading()
     assert (await line.rest()).endswith(b"/u|")
     await until(lambda: not site.server._shared.connections)
+
+
+async def test_an_answer_that_is_being_read_is_not_cut_short_for_a_newcomer(
+    start: Start, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modelmq.http.crowd.LEAST_USELESS_S", 0.0)
+    monkeypatch.setattr("modelmq.http.crowd._LOOK_AGAIN_S", 0.0)
+    site = await start(max_body_bytes=SMALL, max_connections=1)
+    line, connection = await stuck(site, connect)
+    assert (await (await connect(site)).answer())[0] == 503
+    line.writer.transport.resume_reading()
+    while connection._transport.get_write_buffer_size():
+        assert (await line.answer())[0] == 200
+    newcomer = await connect(site)
+    await newcomer.send(asks(1))
+    assert (await newcomer.answer())[0] == 200
+    assert connection not in site.server._shared.connections, "who has read all makes room"
+
+
+async def test_whoever_never_reads_makes_room_whatever_it_sends(start: Start, connect: Connect) -> None:
+    site = await start(max_body_bytes=SMALL, stall_s=STALL_S)
+    shared = site.server._shared
+    line, connection = await stuck(site, connect)
+    unread_since_s = connection._unread_since_s
+    for _ in range(2):
+        site.requests.clear()
+        await line.send(b"\r\n" + asks(1))
+        await until(lambda: site.requests and connection.idle)
+    assert connection.useless_since_s == unread_since_s + STALL_S
+    assert not shared.crowd.make_room(unread_since_s + STALL_S)
+    assert shared.crowd.make_room(unread_since_s + STALL_S + 2)
+    await until(lambda: not shared.connections)
