@@ -41,8 +41,10 @@ def no_confirm() -> None:
     """What must be stored counts as stored as soon as it is sent."""
     publish = ConfirmedPublisher.publish
 
-    def unconfirmed(self: ConfirmedPublisher, exchange: str, key: str, properties: Any, body: bytes, then: Any) -> None:
-        publish(self, exchange, key, properties, body, lambda settled: None)
+    def unconfirmed(
+        self: ConfirmedPublisher, queue: str, exchange: str, key: str, properties: Any, body: bytes, then: Any
+    ) -> None:
+        publish(self, queue, exchange, key, properties, body, lambda settled: None)
         then(Settled.ACKED)
 
     ConfirmedPublisher.publish = unconfirmed  # type: ignore[method-assign]

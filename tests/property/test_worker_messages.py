@@ -37,12 +37,13 @@ from modelmq.worker import intake
 from modelmq.worker.confirmed import ConfirmedPublisher
 from modelmq.worker.intake import Clock, Refusal, Rules, Source
 from modelmq.worker.item import Message
-from modelmq.worker.lane import LaneChannel
+from modelmq.worker.lane import LaneChannel, LaneOf
 from modelmq.worker.outcome import OUTCOME_OF_CODE, Answer, Outcome
 from modelmq.worker.reply_address import rules_of
 from tests import hostile
 
 NOW = Clock(monotonic_s=50.0, unix_s=1_000_000.0)
+OF = LaneOf("m", "interactive")
 PUBLISH, ACK, NACK = (60, 40), (60, 80), (60, 120)
 SIGNATURE = Signature(
     "python",
@@ -238,7 +239,7 @@ async def feed(messages: Sequence[tuple[bytes, str, bytes, bool]], mode: ReplyMo
     proving = SimpleNamespace(proven=lambda _address: True)
     gone: list[str] = []
     channel = Channel(1, carrier)
-    lane = LaneChannel("interactive", channel, confirmed, proving, rules, accept, gone.append)  # type: ignore[arg-type]
+    lane = LaneChannel(OF, channel, confirmed, proving, rules, accept, gone.append)  # type: ignore[arg-type]
     for tag, (raw, key, body, redelivered) in enumerate(messages, 1):
         delivery = Delivery(1, "c1", tag, redelivered, "ml-model-exchange", key)
         delivery._filled(raw, body, len(body))

@@ -21,16 +21,12 @@ Then = Callable[[Settled], None]
 
 
 class _Message(NamedTuple):
+    queue: str
     exchange: str
     routing_key: str
     properties: Properties
     body: bytes
     then: Then
-
-    @property
-    def key(self) -> str:
-        """What stands for the queue it goes to."""
-        return f"{self.exchange} {self.routing_key}"
 
 
 class ConfirmedPublisher:
@@ -53,33 +49,38 @@ class ConfirmedPublisher:
 
         await keep(attempt, lambda error, retry_in_s: None, stopping)  # noqa: ARG005 - each publish reports itself
 
-    def publish(self, exchange: str, routing_key: str, properties: Properties, body: bytes, then: Then) -> None:
-        """Publish as mandatory; `then` is called exactly once, with LOST when there is no channel."""
-        self._send(_Message(exchange, routing_key, properties, body, then))
+    def publish(
+        self, queue: str, exchange: str, routing_key: str, properties: Properties, body: bytes, then: Then
+    ) -> None:
+        """Publish as mandatory; `then` is called exactly once, with LOST when there is no channel.
+
+        `queue` is where it ends, which the caller knows: many keys may lead to one queue.
+        """
+        self._send(_Message(queue, exchange, routing_key, properties, body, then))
 
     def _send(self, message: _Message) -> None:
-        key = message.key
+        queue = message.queue
         if self._channel is None:
             message.then(Settled.LOST)
-        elif not self._windows.open(key):
-            self._held.setdefault(key, deque()).append(message)
+        elif not self._windows.open(queue):
+            self._held.setdefault(queue, deque()).append(message)
         else:
             try:
-                self._channel.publish(*message[:4], mandatory=True, on_settled=partial(self._on_settled, message))
+                self._channel.publish(*message[1:5], mandatory=True, on_settled=partial(self._on_settled, message))
             except (BrokerError, ValueError):
                 # ValueError: properties that came in a frame of their own may need more than one now. What cannot be
                 # stored is given back, and the broker's delivery limit decides in the end.
                 message.then(Settled.LOST)
                 return
-            self._windows.sent(key, 0.0)
+            self._windows.sent(queue, 0.0)
 
     def _on_settled(self, message: _Message, settled: Settled) -> None:
         """Tell it, and go on with what waited for that; over a channel that has ended all of it is lost as well."""
-        key = message.key
-        self._windows.settled(key, 0.0)
+        queue = message.queue
+        self._windows.settled(queue, 0.0)
         message.then(settled)
-        held = self._held.get(key)
-        while held and self._windows.open(key):
+        held = self._held.get(queue)
+        while held and self._windows.open(queue):
             self._send(held.popleft())
         if held is not None and not held:
-            self._held.pop(key, None)
+            self._held.pop(queue, None)

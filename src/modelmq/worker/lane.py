@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import msgspec
@@ -19,6 +20,8 @@ from modelmq.amqp import AckTracker, Channel, Delivery, Properties, Settled
 from modelmq.bundles import BUNDLE, LARGEST_PART_BYTES, ReplyPart
 from modelmq.errors import BrokerError, ChannelClosed
 from modelmq.messages import JSON, STATUS_HEADER, Lane
+from modelmq.retry_ladder import queue_of
+from modelmq.topology_names import dead_letter_queue
 from modelmq.worker import dead_letter, retry
 from modelmq.worker.confirmed import ConfirmedPublisher
 from modelmq.worker.item import Message
@@ -42,12 +45,19 @@ class _Reply(NamedTuple):
     answers: Sequence[Message]
 
 
+class LaneOf(NamedTuple):
+    """One of a model's lanes."""
+
+    model: str
+    lane: Lane
+
+
 class LaneChannel:
     """The messages of one lane queue that this worker holds. An `Origin`."""
 
     def __init__(
         self,
-        lane: Lane,
+        of: LaneOf,
         channel: Channel,
         confirmed: ConfirmedPublisher,
         proving: ProvingPublisher,
@@ -55,7 +65,7 @@ class LaneChannel:
         accept: Callable[[Sequence[Message], LaneChannel], None],
         gone: Callable[[str], None],
     ) -> None:
-        self.lane: Lane = lane
+        self.lane: Lane = of.lane
         self.open = True
         self.held = 0
         """Messages."""
@@ -68,6 +78,7 @@ class LaneChannel:
         self.ended_by_broker = ""
         """Why, where it was the broker that ended only this."""
         self._channel = channel
+        self._letters = dead_letter_queue(of.model)
         self._confirmed = confirmed
         self._proving = proving
         self._replies = replies
@@ -230,7 +241,8 @@ class LaneChannel:
         exchange = self._replies.exchange
         if self._replies.may_be_durable(to):
             properties.delivery_mode = 2
-            self._confirmed.publish(exchange, to, properties, body, lambda settled: self._after_reply(reply, settled))
+            then = partial(self._after_reply, reply)
+            self._confirmed.publish(to, exchange, to, properties, body, then)
             return
         if not self._proving.proven(to):
             self._proving.publish(to, properties, body, lambda settled: self._after_reply(reply, settled))
@@ -269,7 +281,7 @@ class LaneChannel:
                 self.flush()
 
         letter = dead_letter.copy_of(delivery, answer, time.time())
-        self._confirmed.publish(*letter, stored)
+        self._confirmed.publish(self._letters, *letter, stored)
 
     def _put_off(self, delivery: Message, why: str, later: Later) -> None:
         """Into the first of its delay queues that takes it; then it is that message which is answered one day."""
@@ -286,7 +298,7 @@ class LaneChannel:
             else:
                 self._requeue_later(delivery)
 
-        self._confirmed.publish(*retry.copy_of(delivery, why, later), stored)
+        self._confirmed.publish(queue_of(later.rungs_ms[0]), *retry.copy_of(delivery, why, later), stored)
 
     def _requeue_later(self, delivery: Message) -> None:
         asyncio.get_running_loop().call_later(REQUEUE_DELAY_S, self._requeue, delivery)

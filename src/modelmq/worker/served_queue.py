@@ -24,7 +24,7 @@ from modelmq.worker.confirmed import ConfirmedPublisher
 from modelmq.worker.depth import Counted
 from modelmq.worker.intake import Clock, Refusal, Rules
 from modelmq.worker.item import Message, WorkItem
-from modelmq.worker.lane import LaneChannel
+from modelmq.worker.lane import LaneChannel, LaneOf
 from modelmq.worker.outcome import UNWANTED, refusal
 from modelmq.worker.proving import ProvingPublisher
 from modelmq.worker.served_version import ServedVersion
@@ -233,7 +233,8 @@ class ServedQueue:
     async def _opened(self, connection: Connection, lane: Lane) -> LaneChannel:
         around = self._around
         opened, replies = await connection.channel(), around.rules.replies
-        channel = LaneChannel(lane, opened, around.confirmed, around.proving, replies, self._accept, around.gone)
+        of = LaneOf(self.model, lane)
+        channel = LaneChannel(of, opened, around.confirmed, around.proving, replies, self._accept, around.gone)
         await channel.consume(queue_name(self._route, lane), self.prefetch)
         return channel
 

@@ -125,13 +125,13 @@ def after_a_copy_for_later(original: Any, fault: Fault) -> Any:
 
 
 def _after_a_copy(to: str, original: Any, fault: Fault) -> Any:
-    def wrapped(self: Any, exchange: str, key: str, properties: Any, body: bytes, then: Any) -> None:
+    def wrapped(self: Any, queue: str, exchange: str, key: str, properties: Any, body: bytes, then: Any) -> None:
         def settled(how: Settled) -> None:
             if exchange == to and how is Settled.ACKED and fault.due():
                 fault.strike()
             then(how)
 
-        original(self, exchange, key, properties, body, settled)
+        original(self, queue, exchange, key, properties, body, settled)
 
     return wrapped
 

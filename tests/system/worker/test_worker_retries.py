@@ -162,14 +162,16 @@ async def test_a_worker_that_is_cut_off_between_the_copy_and_the_ack_loses_nothi
     publish = ConfirmedPublisher.publish
     confirmed: list[str] = []
 
-    def cutting(self: ConfirmedPublisher, exchange: str, key: str, properties: Any, body: bytes, then: Any) -> None:
+    def cutting(
+        self: ConfirmedPublisher, queue: str, exchange: str, key: str, properties: Any, body: bytes, then: Any
+    ) -> None:
         def told(settled: Settled) -> None:
             if exchange == RETRY_EXCHANGE and settled is Settled.ACKED and not confirmed:
                 confirmed.append(key)
                 running.worker.connection.abort()  # nothing is written any more, so the ack is not either
             then(settled)
 
-        publish(self, exchange, key, properties, body, told)
+        publish(self, queue, exchange, key, properties, body, told)
 
     monkeypatch.setattr(ConfirmedPublisher, "publish", cutting)
     running = await start_worker()

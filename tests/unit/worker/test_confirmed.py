@@ -42,9 +42,9 @@ def test_a_queue_that_does_not_confirm_gets_no_more_than_leaves_the_connection_t
 ) -> None:
     told: list[Settled] = []
     for _ in range(LIMIT + 10):
-        publisher.publish("dead", "ill", Properties(), b"", told.append)
+        publisher.publish("ill", "dead", "ill", Properties(), b"", told.append)
     assert len(broker.taken) == LIMIT
-    publisher.publish("dead", "well", Properties(), b"", told.append)
+    publisher.publish("well", "dead", "well", Properties(), b"", told.append)
     assert broker.taken[-1][0] == "well"
     for number in range(LIMIT + 11):
         broker.taken[number][1](Settled.ACKED)
@@ -52,10 +52,19 @@ def test_a_queue_that_does_not_confirm_gets_no_more_than_leaves_the_connection_t
     assert not publisher._held
 
 
+def test_a_queue_to_which_many_keys_lead_is_one_queue(broker: Broker, publisher: ConfirmedPublisher) -> None:
+    told: list[Settled] = []
+    for number in range(LIMIT + 10):
+        publisher.publish("ill", "dead", f"m.{number}", Properties(), b"", told.append)
+    assert len(broker.taken) == LIMIT
+    broker.taken[0][1](Settled.ACKED)
+    assert (told, broker.taken[-1][0]) == ([Settled.ACKED], f"m.{LIMIT}")
+
+
 def test_with_the_channel_all_that_was_held_back_is_lost(broker: Broker, publisher: ConfirmedPublisher) -> None:
     told: list[Settled] = []
     for _ in range(LIMIT + 10):
-        publisher.publish("dead", "ill", Properties(), b"", told.append)
+        publisher.publish("ill", "dead", "ill", Properties(), b"", told.append)
     broker.closed = True
     for _, on_settled in list(broker.taken):
         on_settled(Settled.LOST)

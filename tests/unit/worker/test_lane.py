@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import pytest
 
@@ -19,7 +20,7 @@ from modelmq.worker import lane as lane_module
 from modelmq.worker.confirmed import ConfirmedPublisher
 from modelmq.worker.hello import Control
 from modelmq.worker.item import Message
-from modelmq.worker.lane import LaneChannel
+from modelmq.worker.lane import LaneChannel, LaneOf
 from modelmq.worker.outcome import CANCELLED, RETURNED, Answer, Later, Outcome
 from modelmq.worker.proving import ProvingPublisher
 from modelmq.worker.reply_address import ReplyRules, rules_of
@@ -28,6 +29,7 @@ from modelmq.worker.tombstones import Name
 pytestmark = pytest.mark.both_reply_modes
 
 QUEUE = "requests"
+OF = LaneOf("m", "interactive")
 SUCCESS = Answer(Outcome.SUCCEEDED, b"yes")
 WRONG = Answer(Outcome.INVALID, b"no", "invalid", "No.")
 DEAD = Answer(Outcome.DEAD, b'{"error":"dead"}', "dead", "It died.", attempts=3)
@@ -99,7 +101,7 @@ async def bench(vhost, reply_mode: ReplyMode, monkeypatch: pytest.MonkeyPatch) -
         for message in messages:
             held.put_nowait(message)
 
-    lane = LaneChannel("interactive", await worker.channel(), confirmed, proving, replying, accept, lambda _: None)
+    lane = LaneChannel(OF, await worker.channel(), confirmed, proving, replying, accept, lambda _: None)
     await lane.consume(QUEUE, 10)
     yield Bench(lane, caller, held, replies, address, worker, proving, replying, stopping)
     stopping.set()
@@ -223,6 +225,17 @@ async def test_what_no_delay_queue_takes_comes_again(bench: Bench, full: bool) -
     assert bench.replies.empty()
 
 
+async def test_what_is_confirmed_is_counted_by_the_queue_where_it_ends(bench: Bench) -> None:
+    """By whatever key it gets there."""
+    queues: list[str] = []
+    bench.lane._replies = rules_of(bench.replying.mode, ("jobs.",))
+    bench.lane._confirmed = SimpleNamespace(publish=lambda queue, *_: queues.append(queue))  # type: ignore[assignment]
+    for answer in (PUT_OFF, DEAD, SUCCESS):
+        bench.ask("a")
+        bench.lane.settle(await bench.next(), "jobs.a", answer)
+    assert queues == ["ml-retry.250", "ml-dead-letter.m", "jobs.a"]
+
+
 async def test_retiring_gives_back_what_is_not_finished_in_time(bench: Bench) -> None:
     bench.ask("a")
     await bench.next()
@@ -255,7 +268,7 @@ async def test_a_queue_that_is_deleted_ends_the_lane(bench: Bench) -> None:
 
 async def test_a_publish_without_a_channel_is_lost_once() -> None:
     told: list[Settled] = []
-    ConfirmedPublisher().publish("", "q", Properties(), b"", told.append)
+    ConfirmedPublisher().publish("q", "", "q", Properties(), b"", told.append)
     assert told == [Settled.LOST]
 
 
