@@ -209,8 +209,8 @@ async def feed(messages: Sequence[tuple[bytes, str, bytes, bool]], mode: ReplyMo
     carrier, rules = Carrier(), rules_of(mode, ("jobs.",))
     confirming = Channel(2, carrier)
     confirming._confirms = ConfirmWindow()
-    confirmed = ConfirmedPublisher()
-    confirmed._channel = confirming
+    confirmed = ConfirmedPublisher(DEAD_LETTER_EXCHANGE, rules.exchange)
+    confirmed._channels = dict.fromkeys(confirmed._channels, confirming)
     log, count = JsonLog(io.StringIO(), "debug", "worker"), 0
 
     def resolve(version: str | None) -> Target:

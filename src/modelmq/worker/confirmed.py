@@ -1,7 +1,8 @@
 """Publishes what must be known to be stored before the message it answers is acked: dead letters, durable replies.
 
-A channel in confirm mode beside the lanes' channels, opened again when the broker closes it. What a queue owes too many
-confirms for waits, so that a queue without a leader leaves the connection to others (see `window`). Knows no models.
+A channel in confirm mode for each exchange, beside the lanes' channels, opened again when the broker closes it: one
+that is missing or forbidden costs a channel with all that waits on it. What a queue owes too many confirms for waits,
+so that a queue without a leader leaves the connection to others (see `window`). Knows no models.
 """
 
 from __future__ import annotations
@@ -30,21 +31,23 @@ class _Message(NamedTuple):
 
 
 class ConfirmedPublisher:
-    """One confirm channel over the life of many connections."""
+    """One confirm channel for each of these exchanges, over the life of many connections."""
 
-    def __init__(self) -> None:
-        self._channel: Channel | None = None
+    def __init__(self, *exchanges: str) -> None:
+        self._channels: dict[str, Channel | None] = dict.fromkeys(exchanges)
         self._windows = Windows(LIMIT, 0.0)
         self._held: dict[str, deque[_Message]] = {}
         """By the queue they go to. Bounded by what the lanes may hold."""
 
     async def run(self, connection: Connection, stopping: asyncio.Event) -> None:
-        """Keep the channel open while this connection lives."""
+        """Keep the channels open while this connection lives."""
+        await asyncio.gather(*(self._keep(exchange, connection, stopping) for exchange in self._channels))
 
+    async def _keep(self, exchange: str, connection: Connection, stopping: asyncio.Event) -> None:
         async def attempt() -> None:
             channel = await connection.channel()
             await channel.confirm_select()
-            self._channel = channel
+            self._channels[exchange] = channel
             await asyncio.shield(channel.closed)
 
         await keep(attempt, lambda error, retry_in_s: None, stopping)  # noqa: ARG005 - each publish reports itself
@@ -59,14 +62,14 @@ class ConfirmedPublisher:
         self._send(_Message(queue, exchange, routing_key, properties, body, then))
 
     def _send(self, message: _Message) -> None:
-        queue = message.queue
-        if self._channel is None:
+        queue, channel = message.queue, self._channels[message.exchange]
+        if channel is None:
             message.then(Settled.LOST)
         elif not self._windows.open(queue):
             self._held.setdefault(queue, deque()).append(message)
         else:
             try:
-                self._channel.publish(*message[1:5], mandatory=True, on_settled=partial(self._on_settled, message))
+                channel.publish(*message[1:5], mandatory=True, on_settled=partial(self._on_settled, message))
             except (BrokerError, ValueError):
                 # ValueError: properties that came in a frame of their own may need more than one now. What cannot be
                 # stored is given back, and the broker's delivery limit decides in the end.

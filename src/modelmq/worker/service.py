@@ -20,8 +20,9 @@ from modelmq.amqp import Connection, Link
 from modelmq.control import WorkerReport
 from modelmq.errors import ConfigError
 from modelmq.events import Emit, ModelLoadFailed, ServiceStarted, ServiceStopping
-from modelmq.messages import GATEWAY_QUEUES
+from modelmq.messages import DEAD_LETTER_EXCHANGE, GATEWAY_QUEUES
 from modelmq.process.broker_access import connection_options
+from modelmq.retry_ladder import RETRY_EXCHANGE
 from modelmq.runtimes import Catalog, ModelSource, scan
 from modelmq.settings import Settings
 from modelmq.topology_names import DEFAULT_ROLE, control_queue, user_name
@@ -49,8 +50,8 @@ class Worker:
         self._emit = emit
         user = user_name(SERVICE, settings.topology.environment, settings.worker.role)
         self._options = connection_options(settings, user, self.name)
-        self._confirmed = ConfirmedPublisher()
         replies = rules_of(settings.topology.reply_mode, settings.worker.reply_prefixes)
+        self._confirmed = ConfirmedPublisher(DEAD_LETTER_EXCHANGE, RETRY_EXCHANGE, replies.exchange)
         self._proving = ProvingPublisher(self._options, replies.exchange, emit)
         self._changed = asyncio.Event()
         self._draining = False

@@ -1,7 +1,7 @@
 """Keeps something open on a connection: tried again with growing delays as long as the connection lives.
 
 The broker confines mistakes such as an absent queue to one channel; so do we. Used for lane consumers, the control
-queue and the confirm channel.
+queue and the confirm channels.
 """
 
 from __future__ import annotations

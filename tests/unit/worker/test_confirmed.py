@@ -32,8 +32,8 @@ def broker() -> Broker:
 
 @pytest.fixture
 def publisher(broker: Broker) -> ConfirmedPublisher:
-    made = ConfirmedPublisher()
-    made._channel = broker  # type: ignore[assignment]
+    made = ConfirmedPublisher("dead", "gone")
+    made._channels["dead"] = broker  # type: ignore[assignment]
     return made
 
 
@@ -70,3 +70,13 @@ def test_with_the_channel_all_that_was_held_back_is_lost(broker: Broker, publish
         on_settled(Settled.LOST)
     assert told == [Settled.LOST] * (LIMIT + 10)
     assert not publisher._held
+
+
+def test_an_exchange_without_a_channel_costs_its_own_messages_only(
+    broker: Broker, publisher: ConfirmedPublisher
+) -> None:
+    told: list[Settled] = []
+    publisher.publish("q", "gone", "q", Properties(), b"", told.append)
+    publisher.publish("q", "dead", "q", Properties(), b"", told.append)
+    broker.taken[0][1](Settled.ACKED)
+    assert told == [Settled.LOST, Settled.ACKED]

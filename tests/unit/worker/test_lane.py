@@ -88,8 +88,8 @@ async def bench(vhost, reply_mode: ReplyMode, monkeypatch: pytest.MonkeyPatch) -
     replies: asyncio.Queue[Delivery] = asyncio.Queue()
     held: asyncio.Queue[Delivery] = asyncio.Queue()
     await caller.consume(queue, replies.put_nowait, no_ack=True)
-    confirmed, stopping = ConfirmedPublisher(), asyncio.Event()
-    replying = rules_of(reply_mode)
+    replying, stopping = rules_of(reply_mode), asyncio.Event()
+    confirmed = ConfirmedPublisher(DEAD_LETTER_EXCHANGE, RETRY_EXCHANGE, replying.exchange)
     if replying.exchange:
         await caller.declare_exchange(replying.exchange, "direct", durable=True)
         address = "ml-gateway.g"  # no queue is called so: the default exchange does not lead there
@@ -225,6 +225,18 @@ async def test_what_no_delay_queue_takes_comes_again(bench: Bench, full: bool) -
     assert bench.replies.empty()
 
 
+async def test_an_exchange_that_is_missing_costs_nothing_that_goes_to_another(bench: Bench) -> None:
+    waiting = await rung(bench, 250)
+    for name in "ab":
+        bench.ask(name)
+    a, b = await bench.next(), await bench.next()
+    bench.settle(a, DEAD)  # there is no dead-letter exchange: the broker closes a channel
+    bench.settle(b, PUT_OFF)
+    assert (await within(waiting.get())).body == b"b"
+    assert (await bench.next()).body == b"a"
+    assert await bench.left() == 1
+
+
 async def test_what_is_confirmed_is_counted_by_the_queue_where_it_ends(bench: Bench) -> None:
     """By whatever key it gets there."""
     queues: list[str] = []
@@ -268,7 +280,7 @@ async def test_a_queue_that_is_deleted_ends_the_lane(bench: Bench) -> None:
 
 async def test_a_publish_without_a_channel_is_lost_once() -> None:
     told: list[Settled] = []
-    ConfirmedPublisher().publish("q", "", "q", Properties(), b"", told.append)
+    ConfirmedPublisher("").publish("q", "", "q", Properties(), b"", told.append)
     assert told == [Settled.LOST]
 
 
