@@ -47,6 +47,9 @@ class ConfirmedPublisher:
         async def attempt() -> None:
             channel = await connection.channel()
             await channel.confirm_select()
+            if stopping.is_set():  # another connection has taken over meanwhile, and its channel is the one to use
+                await channel.close()
+                return
             self._channels[exchange] = channel
             await asyncio.shield(channel.closed)
 

@@ -65,9 +65,10 @@ class Control:
             ended = asyncio.Event()
             await channel.consume(queue, self._on_delivery, no_ack=True, on_cancelled=lambda _: ended.set())
             channel.closed.add_done_callback(lambda _: ended.set())
-            self._channel = channel
-            self._refused = False
-            await ended.wait()
+            if not stopping.is_set():  # else another connection has taken over meanwhile, and answers go over that
+                self._channel = channel
+                self._refused = False
+                await ended.wait()
             await channel.close()
 
         def refused(error: BrokerError, retry_in_s: float) -> None:

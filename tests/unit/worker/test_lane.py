@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -282,6 +283,32 @@ async def test_a_publish_without_a_channel_is_lost_once() -> None:
     told: list[Settled] = []
     ConfirmedPublisher("").publish("q", "", "q", Properties(), b"", told.append)
     assert told == [Settled.LOST]
+
+
+def overtaken(connection: Connection, stopping: asyncio.Event) -> Any:
+    """Another connection takes over while a channel is opened on this one."""
+
+    async def channel() -> Channel:
+        opened = await connection.channel()
+        stopping.set()
+        return opened
+
+    return SimpleNamespace(channel=channel)
+
+
+async def test_a_confirm_channel_that_opens_after_another_connection_took_over_is_not_used(bench: Bench) -> None:
+    confirmed, stopping = ConfirmedPublisher(""), asyncio.Event()
+    await within(confirmed.run(overtaken(bench.worker, stopping), stopping))
+    assert confirmed._channels == {"": None}
+
+
+async def test_a_control_queue_that_opens_after_another_connection_took_over_is_not_used(bench: Bench) -> None:
+    await bench.caller.declare_exchange(CONTROL_EXCHANGE, "fanout")
+    stopping = asyncio.Event()
+    report = WorkerReport("w", "r", ())
+    listening = Control("ml-worker.r.w", lambda: report, lambda *_: None, bench.proving, bench.replying, ignore)
+    await within(listening.run(overtaken(bench.worker, stopping), stopping))
+    assert listening._channel is None
 
 
 @pytest.fixture
