@@ -18,6 +18,7 @@ from modelmq import bundles
 from modelmq.amqp import Channel, Settled
 from modelmq.client import request as said
 from modelmq.client.pending import Entry, Pending
+from modelmq.client.refusals import Refusals
 from modelmq.client.replies import Asked, fail
 from modelmq.client.request import Request
 from modelmq.client.window import Windows
@@ -35,7 +36,8 @@ Refused = Callable[[Request], RequestError]
 class Outbox:
     """What is to be published of `pending`. The shard sets the channel, or None while there is none."""
 
-    def __init__(self, pending: Pending[Asked], windows: Windows, refused: Refused) -> None:
+    def __init__(self, pending: Pending[Asked], windows: Windows, refused: Refused, renew: Callable[[], None]) -> None:
+        """`renew` is called when another channel may be taken from where this one is refused."""
         self.channel: Channel | None = None
         """What new requests go by."""
         self.reply_to = ""
@@ -45,6 +47,8 @@ class Outbox:
         self._pending = pending
         self._windows = windows
         self._refused = refused
+        self._renew = renew
+        self._refusals = Refusals()
         self._loop = asyncio.get_running_loop()
         self._gathered: dict[str, list[Entry[Asked]]] = {}
         """Requests of this turn of the loop that may share a message, by routing key."""
@@ -63,10 +67,11 @@ class Outbox:
             self._draining.cancel()
             await asyncio.gather(self._draining, return_exceptions=True)
 
-    def open(self, channel: Channel, reply_to: str) -> None:
-        """Publish by this one from now on, answered at its address."""
+    def open(self, channel: Channel, reply_to: str, *, fresh: bool = True) -> None:
+        """Publish by this one from now on, answered at its address. Not `fresh`: its queues were told full before."""
         self.channel, self.reply_to = channel, reply_to
-        self._fresh_until = self._loop.time() + FRESH_S
+        if fresh:
+            self._fresh_until = self._loop.time() + FRESH_S
 
     def put(self, entry: Entry[Asked], now: float) -> None:
         """Publish, now or with others of this turn of the loop; without a channel it stays unsent."""
@@ -184,10 +189,15 @@ class Outbox:
             self._draining = asyncio.create_task(wait())
 
     def _on_settled(self, entries: Sequence[Entry[Asked]], way: int, settled: Settled) -> None:
+        queue = entries[0].payload.queue
         for entry in entries:
             if entry.way == way:  # else it has gone by another since, whose word it is
                 self._end(entry, settled)
-        self._go_on(entries[0].payload.queue, settled)
+        if settled is _ACKED:
+            self._refusals.taken(queue)
+        elif settled is _NACKED and way == self._pending.way and self._refusals.refused(queue, self._loop.time()):
+            self._renew()
+        self._go_on(queue, settled)
 
     def _go_on(self, queue: str, settled: Settled) -> None:
         """It owes one confirm less: there may be room for what waits for that."""

@@ -8,9 +8,10 @@ request is synchronous: one publish, one future that the reader resolves; what b
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import partial
 from math import inf
 from typing import NamedTuple
@@ -32,11 +33,14 @@ HAND_OVER_S = 30.0
 _REOPEN_S = (0.1, 5.0)
 """First and longest pause before a channel is opened again."""
 _NOT_FOUND, _FORBIDDEN = 404, 403
+_MOST_WAYS = 8
+"""Channels at one time, all but one of which wait for their last replies."""
 
 
 class _Way(NamedTuple):
     """A channel by which requests went, the address they are answered at, and what withdraws them."""
 
+    connection: Connection
     channel: Channel
     reply_to: str
     cancels: Cancels
@@ -52,7 +56,7 @@ class Shard:
         self._link = Link(rules.options, self._set_up, service=rules.service, emit=rules.emit, retire=self._retire)
         self._loop = asyncio.get_running_loop()
         self._windows = Windows(rules.unconfirmed, rules.confirm_timeout_s)
-        self._outbox = Outbox(self._pending, self._windows, rules.refused)
+        self._outbox = Outbox(self._pending, self._windows, rules.refused, self._renew)
         self._ways: dict[int, _Way] = {}
         """By number, as `pending` knows them: the outbox's, and those by which replies to earlier requests come."""
         self._refusal: ChannelClosed | None = None
@@ -62,6 +66,7 @@ class Shard:
         self._timer_at = inf
         self._reopening: asyncio.Task[None] | None = None
         self._closing: asyncio.Task[None] | None = None
+        self._renewing: set[asyncio.Task[None]] = set()
 
     def __len__(self) -> int:
         return len(self._pending)
@@ -82,7 +87,7 @@ class Shard:
         self._fail_all("This client was closed while the request waited")
         if self._timer is not None:
             self._timer.cancel()
-        tasks = [task for task in (self._reopening, self._closing) if task is not None]
+        tasks = [task for task in (self._reopening, self._closing, *self._renewing) if task is not None]
         for task in tasks:
             task.cancel()
         await self._outbox.stop()
@@ -179,18 +184,22 @@ class Shard:
 
     # The life of the channel.
 
-    async def _set_up(self, connection: Connection) -> None:
+    async def _set_up(self, connection: Connection, instead_of: Channel | None = None) -> None:
+        """A channel for what is asked from now on; unless the one that it is to replace was replaced meanwhile."""
         channel = await connection.channel()
         await channel.confirm_select()
         reply_to = await self._replies.listen(channel, partial(self._close, channel))
         if self._stopped:
             return
+        if instead_of is not None and self._outbox.channel is not instead_of:
+            await channel.close()
+            return
         if self._reopening is not None and self._reopening is not asyncio.current_task():
             self._reopening.cancel()  # on a connection that this one takes over from
         self._pending.way += 1
-        self._ways[self._pending.way] = _Way(channel, reply_to, Cancels(connection, channel, reply_to))
+        self._ways[self._pending.way] = _Way(connection, channel, reply_to, Cancels(connection, channel, reply_to))
         channel.closed.add_done_callback(partial(self._on_closed, connection, self._pending.way))
-        self._outbox.open(channel, reply_to)
+        self._outbox.open(channel, reply_to, fresh=instead_of is None)
         self._refusal = None
         self._outbox.put_unsent()
 
@@ -200,7 +209,9 @@ class Shard:
 
     async def _retire(self, connection: Connection) -> None:
         """Replies to what was sent over it come over it. What takes too long is sent again, if it may run twice."""
-        ways = [number for number, way in self._ways.items() if way.channel.connection is connection]
+        await self._retire_ways([number for number, way in self._ways.items() if way.connection is connection])
+
+    async def _retire_ways(self, ways: Sequence[int]) -> None:
         await self._answered(ways, HAND_OVER_S)
         for way in ways:
             self._pending.again(self._loop.time(), way)
@@ -208,6 +219,21 @@ class Shard:
         self._outbox.put_unsent()
         await self._answered(ways, None)
         await asyncio.gather(*(self._ways[way].cancels.sent() for way in ways if way in self._ways))
+
+    def _renew(self) -> None:
+        """Another channel on the same connection; what was sent by this one is still answered by it."""
+        way = self._ways.get(self._pending.way)
+        if way is None or len(self._ways) >= _MOST_WAYS:
+            return
+        task = asyncio.create_task(self._renewed(self._pending.way, way))
+        self._renewing.add(task)
+        task.add_done_callback(self._renewing.discard)
+
+    async def _renewed(self, number: int, way: _Way) -> None:
+        with contextlib.suppress(BrokerError):  # then the connection's end, or the next refusals, lead to another
+            await self._set_up(way.connection, way.channel)
+            await self._retire_ways([number])
+            await way.channel.close()
 
     async def _answered(self, ways: Iterable[int], timeout_s: float | None) -> None:
         """Until all that is under way by these is; none outlives its deadline."""

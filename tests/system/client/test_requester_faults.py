@@ -19,7 +19,7 @@ from modelmq.broker.install import locate
 from modelmq.broker.node import NodeSpec, RunningNode, start
 from modelmq.client import requester
 from modelmq.errors import Expired, Overloaded, Unavailable
-from modelmq.events import BrokerBlocked, BrokerDisconnected, ReplyUnmatched
+from modelmq.events import BrokerBlocked, BrokerConnected, BrokerDisconnected, ReplyUnmatched
 from modelmq.messages import MODEL_EXCHANGE
 
 pytestmark = pytest.mark.broker
@@ -50,6 +50,33 @@ async def test_a_connection_cut_with_200_in_flight_loses_none(
         broker.answer(delivery, delivery.body)
     assert await results_of(tasks) == [b"%d" % number for number in range(200)]
     assert asker.of(ReplyUnmatched) == []
+
+
+@pytest.mark.both_reply_modes
+async def test_a_channel_is_replaced_and_what_went_by_it_is_answered_by_it(
+    broker: Any, asking: Any, results_of: Any
+) -> None:
+    await broker.provision()
+    await broker.echo(answering=False)
+    asker = await asking()
+    (shard,) = asker.requester._shards
+    old = shard._outbox.channel
+    before = asker.start(20)
+    await broker.requests.count(20)
+    shard._renew()
+    async with asyncio.timeout(30):
+        while shard._outbox.channel is old:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0)
+    after = asker.start(20)
+    await broker.requests.count(40)
+    assert len({delivery.properties.reply_to for delivery in broker.requests.items}) == 2
+    assert not old.closed.done()
+    for delivery in broker.requests.items:
+        broker.answer(delivery, delivery.body)
+    assert await results_of(before) == await results_of(after) == [b"%d" % number for number in range(20)]
+    await asyncio.wait_for(asyncio.shield(old.closed), 30)
+    assert len(broker.requests.items) == 40
+    assert len(asker.of(BrokerConnected)) == 1
 
 
 @pytest.mark.both_reply_modes

@@ -11,6 +11,7 @@ from modelmq.amqp import Properties, Settled
 from modelmq.bundles import BUNDLE, decode_requests
 from modelmq.client.outbox import Outbox
 from modelmq.client.pending import Entry, Pending
+from modelmq.client.refusals import Refusals
 from modelmq.client.replies import Asked
 from modelmq.client.request import Request, refused, route
 from modelmq.client.window import Windows
@@ -47,9 +48,13 @@ class Bench:
         self.pending: Pending[Asked] = Pending(1.0)
         self.pending.way = 1
         self.channel = Channel()
-        self.outbox = Outbox(self.pending, Windows(LIMIT, 1.0), refused)
+        self.renewed = 0
+        self.outbox = Outbox(self.pending, Windows(LIMIT, 1.0), refused, self._renew)
         self.outbox.open(self.channel, "here")  # type: ignore[arg-type]
         self.loop = asyncio.get_running_loop()
+
+    def _renew(self) -> None:
+        self.renewed += 1
 
     def ask(
         self, model: str = "m", version: str | None = None, *, limit: int = 1, left_s: float = 60.0
@@ -137,3 +142,22 @@ async def test_what_is_past_its_deadline_by_the_wall_clock_is_not_sent(bench: Be
     entry = bench.ask(left_s=-20.0)
     assert isinstance(entry.payload.answer.exception(), Expired)
     assert bench.channel.sent == []
+
+
+async def test_another_channel_is_asked_for_when_a_queue_takes_nothing_from_this_one(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modelmq.client.refusals.PAUSE_S", (0.0, 0.0))
+    monkeypatch.setattr(bench.outbox, "_refusals", Refusals())
+    bench.ask()
+    bench.ask("n")
+    first, other = bench.channel.settle
+    other(Settled.ACKED)
+    assert bench.renewed == 0
+    first(Settled.NACKED)
+    assert bench.renewed == 1
+    bench.pending.way = 2
+    bench.ask()
+    bench.pending.way = 3
+    bench.channel.settle[-1](Settled.NACKED)
+    assert bench.renewed == 1, "what an earlier channel was told says nothing of this one"

@@ -1,0 +1,44 @@
+"""When a refusing channel is replaced, in virtual time."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from modelmq.client.refusals import PAUSE_S, Refusals
+
+FIRST_S, LONGEST_S = PAUSE_S
+
+
+@given(st.lists(st.floats(0.001, 0.5), min_size=1, max_size=400))
+def test_a_queue_that_takes_nothing_has_another_channel_soon_and_then_ever_less_often(pauses: list[float]) -> None:
+    refusals, now_s, due_s = Refusals(), 0.0, [0.0]
+    for pause in pauses:
+        now_s += pause
+        if refusals.refused("q", now_s):
+            due_s.append(now_s)
+    between = [later - earlier for earlier, later in pairwise(due_s)]
+    assert all(min(FIRST_S * 2**number, LONGEST_S) <= each for number, each in enumerate(between))
+    # The first refusal after a replacement begins the next wait.
+    longest = [min(FIRST_S * 2**number, LONGEST_S) + 2 * 0.5 for number in range(len(between) + 1)]
+    assert all(each <= most for each, most in zip(between, longest, strict=False))
+    assert now_s - due_s[-1] <= longest[-1]
+
+
+@given(st.lists(st.floats(0.001, 0.9), min_size=1, max_size=100))
+def test_one_that_takes_something_now_and_then_is_full_and_keeps_its_channel(pauses: list[float]) -> None:
+    refusals, now_s = Refusals(), 0.0
+    for pause in pauses:
+        refusals.taken("q")
+        assert not refusals.refused("q", now_s)
+        now_s += pause
+        assert not refusals.refused("q", now_s)
+
+
+def test_what_one_queue_takes_says_nothing_of_another() -> None:
+    refusals = Refusals()
+    assert not refusals.refused("q", 0.0)
+    refusals.taken("other")
+    assert refusals.refused("q", FIRST_S)
