@@ -129,6 +129,19 @@ LETTERS = st.lists(
 AGES = st.none() | st.floats(0, 6)
 
 
+@given(st.integers(100_000, 140_000), st.integers(0, 3000))
+def test_what_does_not_fit_into_a_frame_any_more_stays(text_bytes: int, numbers: int) -> None:
+    headers = {"s": "x" * text_bytes, "n": list(range(numbers))}
+    delivery = made(b"{}", headers)
+    became = again(delivery, RESET, NOW_MS)
+    if isinstance(became, Refused):
+        assert became.why == "its headers are too large"
+        assert text_bytes + 9 * numbers > 129_000
+    else:
+        assert all(len(encode_properties(each.properties)) < 131_072 - 64 for each in became)
+
+
+
 @given(LETTERS, st.none() | st.sampled_from(["a", "b"]), AGES, AGES, st.none() | st.integers(1, 5))
 def test_a_selection_picks_the_first_of_those_that_fit(
     letters: list[Letter], reason: str | None, older_s: float | None, newer_s: float | None, limit: int | None

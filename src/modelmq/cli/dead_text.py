@@ -6,7 +6,6 @@ Pure: values in, lines out. What callers wrote may hold anything, so nothing of 
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -81,7 +80,8 @@ def shown(found: Shown, now_ms: int) -> list[Line]:
     lines += [Text(f"header {_clean(name)}: {_clean(_json(value))}") for name, value in _headers(found).items()]
     body = _decoded(found)
     if body is not None:
-        return [*lines, Text(""), Text(_clean(json.dumps(body, indent=2, ensure_ascii=False), keep="\n"))]
+        text = msgspec.json.format(msgspec.json.encode(body), indent=2).decode()
+        return [*lines, Text(""), Text(_clean(text, keep="\n"))]
     data = found.body[:_HEX_BYTES]
     more = f" …, {letter.body_bytes} bytes" if letter.body_bytes > len(data) else ""
     return [*lines, Text(""), Text(f"{data.hex(' ')}{more}" if letter.body_bytes else "(no body)")]

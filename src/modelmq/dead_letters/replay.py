@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from modelmq.amqp import Delivery, Properties
+from modelmq.amqp.properties import encode_properties
 from modelmq.bundles import BUNDLE, RequestPart
 from modelmq.dead_letters.letter import REPLAYS_HEADER, deadline_of, parts_of
 from modelmq.errors import BrokerError
@@ -31,6 +32,8 @@ _OF_THE_DEATH = frozenset({REASON_HEADER, ATTEMPTS_HEADER, ERROR_HEADER, DIED_AT
 """Its retries are counted anew, their history stays."""
 _PERSISTENT = 2
 _LONGEST_TEXT = 255
+_LARGEST_PROPERTIES = 130_000
+"""Bytes. They must fit into one frame (131,072), and written again numbers may take more of it than as they came."""
 
 
 class Deadline(msgspec.Struct, frozen=True):
@@ -67,10 +70,20 @@ def again(delivery: Delivery, deadline: Deadline, now_ms: int) -> tuple[Again, .
     why = _unfit(delivery, parts) or _too_late(delivery, parts, deadline, now_ms)
     if why:
         return Refused(why)
-    if parts:
-        return tuple(_part_again(delivery, part, deadline, now_ms) for part in parts)
+    made = [_part_again(delivery, part, deadline, now_ms) for part in parts] or [_again(delivery, deadline, now_ms)]
+    return tuple(made) if all(_sendable(each.properties) for each in made) else Refused("its headers are too large")
+
+
+def _again(delivery: Delivery, deadline: Deadline, now_ms: int) -> Again:
     headers = _headers(delivery.properties.headers or {}, deadline, now_ms)
-    return (Again(delivery.routing_key, _properties(delivery.properties, headers), delivery.body),)
+    return Again(delivery.routing_key, _properties(delivery.properties, headers), delivery.body)
+
+
+def _sendable(properties: Properties) -> bool:
+    try:
+        return len(encode_properties(properties)) <= _LARGEST_PROPERTIES
+    except ValueError:
+        return False
 
 
 def _unfit(delivery: Delivery, parts: Sequence[RequestPart]) -> str:

@@ -37,6 +37,14 @@ def test_a_callers_words_cannot_command_a_terminal() -> None:
     assert json.loads(text.shown_json(found))["body"] == "\x1b[31m"
 
 
+@pytest.mark.parametrize("deep", [900, 5000, 100_000])
+def test_a_body_nested_however_deep(deep: int) -> None:
+    found = Shown(LETTER, Properties(), b"[" * deep + b"]" * deep)
+    last = str(text.shown(found, 0)[-1])
+    assert last.startswith("[\n  [" if deep == 900 else "5b 5b")
+    assert json.loads(text.shown_json(found)).keys() >= {"body" if deep == 900 else "body_base64"}
+
+
 def test_a_body_that_is_no_json() -> None:
     found = Shown(LETTER, Properties(), b"\xff\x00{")
     assert str(text.shown(found, 0)[-1]) == "ff 00 7b"
