@@ -141,7 +141,6 @@ def test_what_does_not_fit_into_a_frame_any_more_stays(text_bytes: int, numbers:
         assert all(len(encode_properties(each.properties)) < 131_072 - 64 for each in became)
 
 
-
 @given(LETTERS, st.none() | st.sampled_from(["a", "b"]), AGES, AGES, st.none() | st.integers(1, 5))
 def test_a_selection_picks_the_first_of_those_that_fit(
     letters: list[Letter], reason: str | None, older_s: float | None, newer_s: float | None, limit: int | None
