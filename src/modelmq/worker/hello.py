@@ -126,9 +126,7 @@ class Control:
             return
         properties = Properties(type=HELLO_TYPE, content_type=JSON, correlation_id=correlation_id)
         if not self._proving.proven(address):
-            self._proving.publish(
-                address, properties, body, lambda settled: self._after_first(address, settled), first=True
-            )
+            self._proving.report(address, properties, body, lambda settled: self._after_first(address, settled))
             return
         with contextlib.suppress(BrokerError):
             self._channel.publish(self._replies.exchange, address, properties, body)

@@ -23,6 +23,8 @@ Then = Callable[[Settled], None]
 MOST_KNOWN = 10_000
 MOST_WAITING = 10_000
 """Replies that wait for their turn; what is more goes back to its queue for a while."""
+MOST_REPORTS = 256
+"""Addresses whose reports wait; who asks again is told later."""
 _INTERNAL_ERROR = 541
 _DROPPED = "RabbitMQ closed the connection that replied to this reply_to; the reply is dropped."
 
@@ -45,7 +47,9 @@ class ProvingPublisher:
         # By what they have to prove, so that many forged addresses make nobody wait who shares none with them.
         self._waiting: OrderedDict[str, deque[_Reply]] = OrderedDict()
         self._held = 0
-        """Replies that wait; at most MOST_WAITING, but for those of services."""
+        """Replies that wait; at most MOST_WAITING."""
+        self._reports: OrderedDict[str, _Reply] = OrderedDict()
+        """By address; at most MOST_REPORTS."""
         self._news = asyncio.Event()
         self._renewing = False
         self._connection: Connection | None = None
@@ -56,22 +60,32 @@ class ProvingPublisher:
         risk = reply_address.risk(address)
         return not risk or risk in self._known
 
-    def publish(self, address: str, properties: Properties, body: bytes, then: Then, *, first: bool = False) -> None:
+    def publish(self, address: str, properties: Properties, body: bytes, then: Then) -> None:
         """Reply; `then` is called once, with RETURNED where the address is a bad one and nobody can be answered.
 
-        `first` is before all that wait, for addresses that only a service can have given. LOST when too many wait.
+        LOST when too many wait.
         """
-        if self._held >= MOST_WAITING and not first:
+        if self._held >= MOST_WAITING:
             then(Settled.LOST)
             return
         self._held += 1
-        risk = reply_address.risk(address)
-        replies = self._waiting.setdefault(risk, deque())
-        replies.append(_Reply(address, properties, body, then))
-        if first:
-            replies.rotate(1)
-            self._waiting.move_to_end(risk, last=False)
+        self._waiting.setdefault(reply_address.risk(address), deque()).append(_Reply(address, properties, body, then))
         self._news.set()
+
+    def report(self, address: str, properties: Properties, body: bytes, then: Then) -> None:
+        """Tell this address what is served, in turn with the replies: a gateway must not wait for all of those.
+
+        `then` is called as for a reply; LOST also when a later report takes the place of this one.
+        """
+        report = _Reply(address, properties, body, then)
+        older = self._reports.get(address)
+        if older is None and len(self._reports) >= MOST_REPORTS:
+            then(Settled.LOST)
+            return
+        self._reports[address] = report
+        self._news.set()
+        if older is not None:
+            older.then(Settled.LOST)
 
     def renew(self) -> None:
         """The login changed: after the reply under way the connection is closed; the next one makes another."""
@@ -90,31 +104,41 @@ class ProvingPublisher:
         """One proof after another, so that it is known which reply the broker did not bear."""
         try:
             while True:
-                if self._renewing:
-                    self._renewing = False
-                    await self._close()
-                elif self._waiting:
-                    risk, replies = self._waiting.popitem(last=False)
-                    self._held -= len(replies)
-                    await self._prove(risk, replies)
-                else:
-                    self._news.clear()
-                    await self._news.wait()
+                await self._news.wait()
+                self._news.clear()
+                while self._renewing or self._reports or self._waiting:
+                    if self._renewing:
+                        self._renewing = False
+                        await self._close()
+                    await self._prove_report()
+                    await self._prove_replies()
         finally:
             await self._close()
 
-    async def _prove(self, risk: str, replies: deque[_Reply]) -> None:
-        """By the first of them; the others follow it, or take their turn again behind those of other nodes."""
-        first = replies.popleft()
+    async def _prove_report(self) -> None:
+        """The one that waits longest, if any."""
+        if self._reports:
+            _, report = self._reports.popitem(last=False)
+            report.then(await self._sent(report))
+
+    async def _prove_replies(self) -> None:
+        """Those of one node, if any: by the first; the others follow it, or take their turn again behind the rest."""
+        if not self._waiting:
+            return
+        risk, replies = self._waiting.popitem(last=False)
+        first = self._next(replies)
         verdict = await self._sent(first)
         first.then(verdict)
         channel = self._channel
         while replies and verdict is Settled.ACKED and channel is not None and not channel.closed.done():
-            reply = replies.popleft()
+            reply = self._next(replies)
             channel.publish(self._exchange, reply.address, reply.properties, reply.body, on_settled=reply.then)
         if replies:
-            self._held += len(replies)
             self._waiting.setdefault(risk, deque()).extend(replies)
+
+    def _next(self, replies: deque[_Reply]) -> _Reply:
+        self._held -= 1
+        return replies.popleft()
 
     async def _close(self) -> None:
         connection, self._connection, self._channel = self._connection, None, None

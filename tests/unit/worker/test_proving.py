@@ -12,7 +12,8 @@ import pytest
 from modelmq.amqp import Properties, Settled, connect
 from modelmq.errors import ConnectionLost
 from modelmq.events import MessageRefused
-from modelmq.worker.proving import ProvingPublisher
+from modelmq.worker import proving
+from modelmq.worker.proving import MOST_REPORTS, ProvingPublisher, Then
 
 pytestmark = pytest.mark.broker
 
@@ -26,12 +27,18 @@ class Bench:
         self.settled: list[tuple[bytes, Settled]] = []
         self._news = asyncio.Event()
 
-    def publish(self, address: str, body: bytes, **fields: Any) -> None:
+    def publish(self, address: str, body: bytes) -> None:
+        self.proving.publish(address, Properties(), body, self._then(body))
+
+    def report(self, address: str, body: bytes) -> None:
+        self.proving.report(address, Properties(), body, self._then(body))
+
+    def _then(self, body: bytes) -> Then:
         def then(settled: Settled) -> None:
             self.settled.append((body, settled))
             self._news.set()
 
-        self.proving.publish(address, Properties(), body, then, **fields)
+        return then
 
     async def all(self, count: int) -> list[tuple[bytes, Settled]]:
         async with asyncio.timeout(30):
@@ -86,12 +93,45 @@ async def test_forged_addresses_are_dropped_one_by_one_and_keep_nobody_waiting_w
     assert not bench.proving.proven(bench.forged(1))
 
 
-async def test_an_address_that_only_a_service_can_have_given_is_first(bench: Bench) -> None:
-    for number in range(5):
-        bench.publish(bench.forged(number), b"forged")
-    bench.publish(bench.address, b"hello", first=True)
-    settled = await bench.all(6)
-    assert settled[0] == (b"hello", Settled.ACKED)
+async def test_reports_and_replies_take_turns_each_in_their_order(bench: Bench) -> None:
+    for number in range(3):
+        bench.publish(bench.forged(number), b"reply %d" % number)
+    for number in range(2):
+        bench.report(bench.forged(number), b"report %d" % number)
+    settled = await bench.all(5)
+    assert [body for body, _ in settled] == [b"report 0", b"reply 0", b"report 1", b"reply 1", b"reply 2"]
+
+
+async def test_a_newer_report_to_an_address_takes_the_place_of_the_older(bench: Bench) -> None:
+    bench.report(bench.address, b"older")
+    bench.report(bench.forged(0), b"forged")
+    bench.report(bench.address, b"newer")
+    assert bench.settled == [(b"older", Settled.LOST)]
+    assert (await bench.all(3))[1:] == [(b"newer", Settled.ACKED), (b"forged", Settled.RETURNED)]
+    assert bench.replies == [b"newer"]
+
+
+async def test_reports_that_wait_are_bounded_and_the_last_to_come_is_lost(bench: Bench) -> None:
+    for number in range(MOST_REPORTS):
+        bench.report(bench.forged(number), b"report %d" % number)
+    assert bench.settled == []
+    bench.report(bench.address, b"one more")
+    assert bench.settled == [(b"one more", Settled.LOST)]
+    bench.report(bench.forged(7), b"again")
+    assert bench.settled[1:] == [(b"report 7", Settled.LOST)]
+
+
+async def test_replies_that_wait_are_bounded_also_while_others_are_being_proved(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(proving, "MOST_WAITING", 3)
+    for body in (b"under way", b"behind it", b"last"):
+        bench.publish(bench.forged(0), body)
+    while bench.proving._held == 3:
+        await asyncio.sleep(0)
+    for body in (b"has room", b"has none"):
+        bench.publish(bench.forged(1), body)
+    assert bench.settled == [(b"has none", Settled.LOST)]
 
 
 async def test_after_a_reply_has_ended_a_connection_everything_is_proved_again(bench: Bench) -> None:
