@@ -450,6 +450,43 @@ async def test_a_guardian_that_is_killed_or_stopped_leaves_nothing(start: Start,
     assert alive == []
 
 
+@pytest.fixture
+def ended_groups(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The process groups that are ended by number."""
+    ended: list[int] = []
+    killpg = os.killpg
+
+    def noting(group: int, number: int) -> None:
+        ended.append(group)
+        killpg(group, number)
+
+    monkeypatch.setattr(os, "killpg", noting)
+    return ended
+
+
+async def test_what_a_killed_guardian_leaves_is_ended_at_once_and_never_by_a_number_that_may_be_anothers(
+    start: Start, ended_groups: list[int]
+) -> None:
+    process = await start(RESTLESS)
+    result = await run(process, -3)
+    assert isinstance(result, dict)
+    guardian = psutil.Process(process.pid).ppid()
+    started = psutil.Process(int(result["y"][0]))
+    os.kill(guardian, signal.SIGKILL)
+    _, alive = await asyncio.to_thread(psutil.wait_procs, [started], timeout=10)
+    assert alive == []
+    for _ in range(2):
+        await process.close()
+    assert ended_groups == [guardian]
+
+
+async def test_where_the_guardian_ended_by_itself_its_number_is_not_used(start: Start, ended_groups: list[int]) -> None:
+    process = await start()
+    assert isinstance(await run(process, -2), Died)
+    await process.close()
+    assert ended_groups == []
+
+
 GREEDY = """
 import subprocess, sys
 import numpy as np

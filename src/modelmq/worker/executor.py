@@ -47,9 +47,12 @@ Result = Tensors | Raised | Died
 class ModelProcess:
     """One model in its own process. Made by `start`; one `run` at a time; `close` may be called at any time."""
 
-    def __init__(self, source: ModelSource, process: asyncio.subprocess.Process, pipe: _Pipe) -> None:
+    def __init__(
+        self, source: ModelSource, process: asyncio.subprocess.Process, ended: asyncio.Task[int], pipe: _Pipe
+    ) -> None:
         self._source = source
         self._guardian = process
+        self._ended = ended
         self._pipe = pipe
         self._killed_for = ""
         self.signature: Signature = Signature("", (), (), batched=False)
@@ -123,14 +126,11 @@ class ModelProcess:
     async def _until_gone(self, why_we_end_it: str) -> int:
         """The status with which it ended: by itself, else told to, else, if its guardian does not act, killed."""
         self._pipe.close()
-        try:
-            for end in (self._kill, self._kill_guardian):
-                with contextlib.suppress(TimeoutError):
-                    return await asyncio.wait_for(self._guardian.wait(), _CLOSE_TIMEOUT_S)
-                end(why_we_end_it)
-            return await self._guardian.wait()
-        finally:
-            self._end_group()
+        for end in (self._kill, self._kill_guardian):
+            with contextlib.suppress(TimeoutError):
+                return await asyncio.wait_for(asyncio.shield(self._ended), _CLOSE_TIMEOUT_S)
+            end(why_we_end_it)
+        return await asyncio.shield(self._ended)
 
     def _give_up(self, reason: str) -> None:
         """Also when it ended long ago and something that it started holds its end of the socket."""
@@ -146,11 +146,6 @@ class ModelProcess:
     def _kill_guardian(self, _reason: str) -> None:
         with contextlib.suppress(ProcessLookupError):
             self._guardian.kill()
-
-    def _end_group(self) -> None:
-        """What the model started and left behind, if somebody killed the guardian."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._guardian.pid, signal.SIGKILL)
 
 
 async def start(
@@ -177,13 +172,25 @@ async def start(
     loop = asyncio.get_running_loop()
     most = max(MOST_OUTPUT_BYTES, _BYTES_PER_CHARACTER * max_reply_bytes)
     _, pipe = await loop.create_unix_connection(lambda: _Pipe(on_end, source.name, most), sock=ours)
-    model = ModelProcess(source, process, pipe)
+    model = ModelProcess(source, process, asyncio.create_task(_ended(process)), pipe)
     try:
         await model.open(load_timeout_s)
     except BaseException:
         await model.close()
         raise
     return model
+
+
+async def _ended(process: asyncio.subprocess.Process) -> int:
+    """A guardian's status; what it left behind is ended with it, if somebody killed it.
+
+    At once, because the number of a group that is gone may soon be a stranger's.
+    """
+    status = await process.wait()
+    if status < 0:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(process.pid, signal.SIGKILL)
+    return status
 
 
 def _command(link: int) -> list[str]:
