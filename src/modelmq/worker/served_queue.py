@@ -22,6 +22,7 @@ from modelmq.topology_names import ModelRoute, queue_name
 from modelmq.worker import answers, intake
 from modelmq.worker.confirmed import ConfirmedPublisher
 from modelmq.worker.depth import Counted
+from modelmq.worker.drops import flush
 from modelmq.worker.intake import Clock, Refusal, Rules
 from modelmq.worker.item import Message, WorkItem
 from modelmq.worker.lane import LaneChannel, LaneOf
@@ -157,7 +158,7 @@ class ServedQueue:
             answer = refusal(answers.unavailable(version.source, version.reason))
             for item in items:
                 item.origin.settle(item.delivery, item.reply_to, answer)
-                item.origin.flush()
+            flush(items)
 
     async def writable(self) -> None:
         """Wait while the connection asks to pause."""
@@ -251,18 +252,21 @@ class ServedQueue:
             return
         clock = Clock(time.monotonic(), time.time())
         source = intake.Source(channel, channel.lane)
+        any_refused = False
         for message in messages:
             admitted = intake.admit(message, source, self._resolve, self._around.rules, clock)
             if isinstance(admitted, Refusal):
                 self._refuse(message, channel, admitted)
+                any_refused = True
             else:
                 version, item = admitted
                 version.add(item)
+        if any_refused:
+            channel.flush()
 
     def _refuse(self, delivery: Message, channel: LaneChannel, refused: Refusal[ServedVersion]) -> None:
         answer = refused.answer
         channel.settle(delivery, refused.reply_to, answer)
-        channel.flush()
         self._around.emit(MessageRefused(intake.log_id(delivery), self.model, answer.code, answer.error))
         if refused.target is not None and answer.outcome in UNWANTED:
             refused.target.drops.tell({answer.outcome.value: 1})
