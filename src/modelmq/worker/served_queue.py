@@ -210,6 +210,9 @@ class ServedQueue:
         async def attempt() -> None:
             nonlocal opened
             channel, opened = opened or await self._opened(connection, lane), None
+            if stopping.is_set():  # meanwhile another connection has taken over, or no version is left
+                await self.abandon({lane: channel})
+                return
             self._lanes[lane] = channel
             self.missing.discard(queue)
             self._around.changed()

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -103,3 +104,22 @@ async def test_those_that_a_version_leaves_behind_are_told_in_one(bench: Bench) 
     await bench.until(lambda: len(version._batcher) == 3)
     version._fail("It does not load.")
     assert await bench.statuses_of_a_reply() == ["unavailable"] * 3
+
+
+async def test_a_lane_that_opens_after_another_connection_took_over_takes_nobodys_place(bench: Bench) -> None:
+    asked, go_on = asyncio.Event(), asyncio.Event()
+
+    async def channel() -> Channel:
+        asked.set()
+        await go_on.wait()
+        return await bench.worker.channel()
+
+    overtaken: Any = SimpleNamespace(channel=channel, closed=bench.worker.closed)
+    bench.queue.attach(overtaken, {})
+    await within(asked.wait())
+    bench.queue.attach(bench.worker, {})
+    await bench.until(lambda: len(bench.queue._lanes) == len(LANES))
+    lanes = dict(bench.queue._lanes)
+    go_on.set()
+    await within(bench.queue.left(overtaken))
+    assert bench.queue._lanes == lanes
