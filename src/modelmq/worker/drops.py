@@ -28,6 +28,8 @@ class Drops:
     def settle(self, items: Sequence[WorkItem], *, spent_s: float = 0.0) -> Counter[str]:
         """Withdrawn or out of time, and so not computed, or not to the end; how many of which."""
         outcomes: Counter[str] = Counter()
+        if not items:  # as before nearly every batch
+            return outcomes
         expired = answers.expired(self._source)
         for item in items:
             answer = CANCELLED if item.withdrawn else expired

@@ -38,7 +38,9 @@ def test_the_withdrawn_and_the_late_are_settled_and_counted_apart(delivery: Any)
     assert told == {"cancelled": (2, pytest.approx(0.1)), "expired": (1, pytest.approx(0.05))}
 
 
-def test_nothing_dropped_is_nothing_told() -> None:
+def test_nothing_dropped_is_nothing_made_and_nothing_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is asked before every batch."""
     events: list[Event] = []
+    monkeypatch.delattr("modelmq.worker.answers.expired")
     assert Drops(SimpleNamespace(name="m", version="1"), events.append).settle([]) == {}  # type: ignore[arg-type]
     assert events == []
