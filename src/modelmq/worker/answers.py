@@ -27,13 +27,13 @@ WRITTEN_AT_ONCE = 65_536
 def successes(items: Sequence[WorkItem], outputs: Tensors, source: ModelSource, max_reply_bytes: int) -> list[Answer]:
     """The answers to the requests of one batch, in their order, out of outputs with the rows of all of them.
 
-    Written as a whole, because what numpy does costs by the call and not by the row; one by one where that fails, so
-    that a request is refused for its own rows only.
+    Written as a whole, because what numpy does costs by the call and not by the row; one by one where that fails for
+    whatever reason, so that a request is refused for its own rows only.
     """
     if sum(array.size for array in outputs.values()) <= WRITTEN_AT_ONCE:
         try:
             written = write_outputs(outputs, source.name)
-        except RequestError:
+        except Exception:  # noqa: S110 - the one whose rows they are is told below
             pass
         else:
             return _cut(items, written, source, max_reply_bytes)

@@ -92,3 +92,17 @@ def test_the_late_and_the_unavailable_are_told_why() -> None:
     error = answers.unavailable(SOURCE, "it does not load.")
     assert error.retry_after_s == 5.0
     assert error.message == "Model m version 2 is not available: it does not load."
+
+
+def test_whatever_one_requests_rows_do_to_the_writing_costs_its_neighbours_nothing(item) -> None:
+    class Odd(str):
+        __slots__ = ()
+
+        def encode(self, *_: str) -> bytes:
+            raise RuntimeError("no memory, say")
+
+    outputs = {"y": np.array(["a", "b", Odd("c"), "d", "e", "f"], object)}
+    made = answers.successes([item(), item(), item()], outputs, SOURCE, 1000)
+    assert [each.outcome for each in made] == [Outcome.SUCCEEDED, Outcome.FAILED, Outcome.SUCCEEDED]
+    assert json.loads(made[2].body)["outputs"][0]["data"] == ["e", "f"]
+    assert "no memory, say" in made[1].error
