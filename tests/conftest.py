@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import secrets
 import subprocess
 import urllib.request
@@ -81,6 +82,12 @@ def pytest_configure() -> None:
     # Nothing here is timed; how long an example takes is the machine's affair.
     hypothesis.settings.register_profile("untimed", deadline=None)
     hypothesis.settings.load_profile("untimed")
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """How many processes `-n auto` is."""
+    return len(os.sched_getaffinity(0)) + 1
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

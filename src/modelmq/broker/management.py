@@ -34,7 +34,7 @@ from modelmq.broker.management_values import (
 from modelmq.broker.secrets import read_secret
 from modelmq.errors import ConfigError
 from modelmq.settings import BrokerSettings
-from modelmq.tls import TlsOptions, client_context
+from modelmq.tls import TlsOptions, client_context, trusting_nobody
 
 T = TypeVar("T")
 
@@ -67,7 +67,7 @@ class Management:
             base_url=self.url + "/api/",
             auth=httpx.BasicAuth(username, password),
             timeout=timeout_s,
-            verify=client_context(self._tls) if self.url.startswith("https:") else True,
+            verify=client_context(self._tls) if self.url.startswith("https:") else trusting_nobody(),
             trust_env=False,
         )
 

@@ -26,6 +26,7 @@ from modelmq.settings import Settings
 from modelmq.supervisor import records
 from modelmq.supervisor.addresses import http_url
 from modelmq.supervisor.state import StateDir
+from modelmq.tls import trusting_nobody
 
 _WIDTH = 1000
 """Wider than any line: names are not to be cut, and a terminal folds what is too long for it."""
@@ -136,7 +137,9 @@ def _gateway(settings: Settings, problems: list[str]) -> tuple[ServiceStatus, tu
     url = http_url(settings)
     models: list[ModelStatus] = []
     try:
-        with httpx.Client(base_url=url, timeout=as_operator.TIMEOUT_S, trust_env=False) as http:
+        with httpx.Client(
+            base_url=url, verify=trusting_nobody(), timeout=as_operator.TIMEOUT_S, trust_env=False
+        ) as http:
             ready = http.get("/v2/health/ready")
             for name in _model_names(settings):
                 answer = http.get(f"/v2/models/{name}/ready")

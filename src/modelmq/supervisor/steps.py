@@ -30,6 +30,7 @@ from modelmq.supervisor.processes import ServiceSpec, child_command
 from modelmq.supervisor.progress import Serving
 from modelmq.supervisor.routes import routes_of
 from modelmq.supervisor.run import Run
+from modelmq.tls import trusting_nobody
 from modelmq.topology import roles
 from modelmq.topology_names import user_name
 
@@ -249,7 +250,7 @@ def _free_port(host: str, port: int) -> int:
 
 def _http(run: Run) -> httpx.AsyncClient:
     # Proxies of the environment are left aside: the gateway is on this machine.
-    return httpx.AsyncClient(base_url=run.http_url, trust_env=False)
+    return httpx.AsyncClient(base_url=run.http_url, verify=trusting_nobody(), trust_env=False)
 
 
 async def _timed(run: Run, step: str, work: Awaitable[str]) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from modelmq.tls.context import client_context
+from modelmq.tls.context import client_context, trusting_nobody
 from modelmq.tls.options import TlsOptions
 from modelmq.tls.problem import problem
 
-__all__ = ["TlsOptions", "client_context", "problem"]
+__all__ = ["TlsOptions", "client_context", "problem", "trusting_nobody"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
@@ -52,7 +53,7 @@ def ask_for_a_queue(node: RunningNode, *, tls: bool = False) -> str:
         connection.close()
 
 
-def test_started_stopped_and_started_again(folder: Path, node: RunningNode) -> None:
+def test_started_stopped_killed_and_started_again(folder: Path, node: RunningNode) -> None:
     first = start(NodeSpec(folder))
     files = files_in(folder)
     assert first.alive()
@@ -79,18 +80,36 @@ def test_started_stopped_and_started_again(folder: Path, node: RunningNode) -> N
     assert second.pid != first.pid
     with of(second) as management:
         assert "kept" in {vhost.name for vhost in management.vhosts()}
+        management.put_vhost("kept too", "")
+
+    os.kill(second.pid, signal.SIGKILL)
     second.stop()
+    assert not second.alive()
+    assert names_of(folder) == []
+    with start(NodeSpec(folder)) as third, of(third) as management:
+        assert {"kept", "kept too"} <= {vhost.name for vhost in management.vhosts()}
     assert names_of(folder) == []
     assert node.alive()
 
 
-def test_the_next_start_adopts_the_node_of_a_killed_owner(folder: Path, starter: Starter) -> None:
+def test_the_next_start_ends_a_leftover_that_is_set_up_otherwise_and_adopts_one_that_is_not(
+    folder: Path, starter: Starter
+) -> None:
     owner = starter("running = node.start(NodeSpec(folder)); print(running.pid, flush=True)")
+    left = nodes.find(folder)
+    assert left is not None
+    owner.kill()
+    owner.wait()
+    otherwise = NodeSpec(folder, plain=False, tls=True)
+    owner = starter("node.start(NodeSpec(folder, plain=False, tls=True)); print(0, flush=True)")
+    assert not left.alive()
+    assert names_of(folder).count("beam.smp") == 1
     found = nodes.find(folder)
     assert found is not None
+    assert found.pid != left.pid
     assert found.alive()
     with pytest.raises(NodeError, match=f"in use by process {owner.pid}: stop that one"):
-        start(NodeSpec(folder))
+        start(otherwise)
     with pytest.raises(NodeError, match=f"in use by process {owner.pid}"):
         nodes.stop(folder)
     with pytest.raises(NodeError, match=f"in use by process {owner.pid}"):
@@ -99,25 +118,12 @@ def test_the_next_start_adopts_the_node_of_a_killed_owner(folder: Path, starter:
     owner.wait()
     assert found.alive()
 
-    adopted = start(NodeSpec(folder))
-    assert (adopted.pid, adopted.amqp_port, adopted.version) == (found.pid, found.amqp_port, found.version)
+    adopted = start(otherwise)
+    assert (adopted.pid, adopted.amqps_port, adopted.version) == (found.pid, found.amqps_port, found.version)
     assert names_of(folder).count("epmd") == 1
+    assert ask_for_a_queue(adopted, tls=True)
     adopted.stop()
     assert names_of(folder) == []
-
-
-def test_a_leftover_that_is_set_up_otherwise_is_ended(folder: Path, starter: Starter) -> None:
-    owner = starter("running = node.start(NodeSpec(folder)); print(running.pid, flush=True)")
-    left = nodes.find(folder)
-    assert left is not None
-    owner.kill()
-    owner.wait()
-    ours = start(NodeSpec(folder, plain=False, tls=True))
-    assert ask_for_a_queue(ours, tls=True)
-    assert ours.pid != left.pid
-    assert not left.alive()
-    assert names_of(folder).count("beam.smp") == 1
-    ours.stop()
 
 
 def test_an_owner_killed_in_the_middle_of_the_boot(folder: Path, starter: Starter) -> None:
@@ -148,19 +154,6 @@ def test_an_owner_killed_in_the_middle_of_the_boot(folder: Path, starter: Starte
     assert names_of(folder).count("beam.smp") == 1
     assert set(left).isdisjoint(with_variable(OWNER_VARIABLE, str(folder)))
     ours.stop()
-    assert names_of(folder) == []
-
-
-def test_the_erlang_machine_is_killed(folder: Path) -> None:
-    killed = start(NodeSpec(folder))
-    with of(killed) as management:
-        management.put_vhost("kept", "")
-    os.kill(killed.pid, signal.SIGKILL)
-    killed.stop()
-    assert not killed.alive()
-    assert names_of(folder) == []
-    with start(NodeSpec(folder)) as again, of(again) as management:
-        assert "kept" in {vhost.name for vhost in management.vhosts()}
     assert names_of(folder) == []
 
 
@@ -198,23 +191,29 @@ def test_a_port_that_was_asked_for_and_is_taken(folder: Path, node: RunningNode)
     assert names_of(folder) == []
 
 
-@pytest.mark.parametrize("which", ["amqp", "distribution", "epmd"])
-def test_a_port_taken_between_our_look_and_the_nodes(folder: Path, monkeypatch: pytest.MonkeyPatch, which: str) -> None:
+@pytest.mark.parametrize("taken", [("amqp", "epmd"), ("distribution",)])
+def test_a_port_taken_between_our_look_and_the_nodes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, taken: tuple[str, ...]
+) -> None:
+    """One at the first attempt, another at the second."""
     chosen: list[Ports] = []
     choose = ports.choose
-    with socket.socket() as thief:
+    with contextlib.ExitStack() as thieves:
 
         def look(*args: object, **kwargs: object) -> Ports:
             chosen.append(choose(*args, **kwargs))  # type: ignore[arg-type]
-            if len(chosen) == 1:
-                thief.bind(("127.0.0.1", getattr(chosen[0], which)))
+            if len(chosen) <= len(taken):
+                thief = thieves.enter_context(socket.socket())
+                thief.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # the attempt before used it as well
+                thief.bind(("127.0.0.1", getattr(chosen[-1], taken[len(chosen) - 1])))
                 thief.listen()
             return chosen[-1]
 
         monkeypatch.setattr(ports, "choose", look)
         with start(NodeSpec(folder, start_timeout_s=40)) as running:
-            assert len(chosen) == 2
-            assert getattr(chosen[1], which) != getattr(chosen[0], which)
+            assert len(chosen) == len(taken) + 1
+            for attempt, which in enumerate(taken):
+                assert getattr(chosen[attempt + 1], which) != getattr(chosen[attempt], which)
             assert ask_for_a_queue(running)
 
 

@@ -55,12 +55,15 @@ class User:
         parameters = pika.ConnectionParameters("127.0.0.1", node.amqp_port, vhost, login)
         self.connection = pika.BlockingConnection(parameters)
         self._channel: BlockingChannel | None = None
+        self._confirms = False
 
-    def may(self, doing: Doing) -> bool:
+    def may(self, doing: Doing, *, publishes: bool = False) -> bool:
         """Try it; False when the broker says 403, which ends the channel. Anything else it says is an error."""
         if self._channel is None:
-            self._channel = self.connection.channel()
+            self._channel, self._confirms = self.connection.channel(), False
+        if publishes and not self._confirms:
             self._channel.confirm_delivery()
+            self._confirms = True
         try:
             doing(self._channel)
         except ChannelClosedByBroker as error:
@@ -230,7 +233,7 @@ def unexpected(page: Page, installation: Installation) -> list[str]:
     for column in page.users:
         user = installation.user(column)
         for each in chain(cells(page, installation, column), ways(page, installation, column)):
-            allowed = user.may(each.doing)
+            allowed = user.may(each.doing, publishes=each.operation == "w")
             if allowed and each.operation == "x" and each.what in STAND_INS:
                 installation.put(each.what)
             if allowed != each.expected:

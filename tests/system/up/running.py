@@ -163,6 +163,7 @@ class Up:
             content=HALF,
             headers={"content-type": "application/json", **headers},
             timeout=PATIENCE_S,
+            verify=False,
             trust_env=False,
         )
 

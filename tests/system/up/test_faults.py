@@ -36,7 +36,9 @@ def stranger() -> Iterator[subprocess.Popen[bytes]]:
     process.wait()
 
 
-def test_a_killed_run_is_taken_over_by_the_next(own: Callable[..., Up], stranger: subprocess.Popen[bytes]) -> None:
+def test_a_killed_run_is_taken_over_by_the_next_or_cleared_without_one(
+    own: Callable[..., Up], stranger: subprocess.Popen[bytes]
+) -> None:
     first = own().until_serving()
     broker = node.find(first.state / "node")
     assert broker is not None
@@ -61,32 +63,31 @@ def test_a_killed_run_is_taken_over_by_the_next(own: Callable[..., Up], stranger
     assert adopted.pid == broker.pid
     assert stranger.poll() is None
     assert second.ask().json()["outputs"][0]["data"] == [42.0]
-    second.stopped()
-    assert first.left() == []
 
-
-@pytest.mark.parametrize("words", ["starting a private RabbitMQ", "✓ RabbitMQ", "✓ topology"])
-def test_a_run_killed_on_the_way_up_is_no_obstacle(words: str, own: Callable[..., Up]) -> None:
-    first = own()
-    first.until(words)
-    kill(first.pid)
-    first.ended()
-    second = own().until_serving()
-    assert second.ask().status_code == 200
-    second.stopped()
-    assert first.left() == []
-
-
-def test_a_killed_run_can_be_cleared_without_a_new_one(own: Callable[..., Up]) -> None:
-    up = own().until_serving()
-    services = [psutil.Process(record.process.pid) for record in records.read(up.state / "run")]
-    kill(up.pid)
-    up.ended()
+    # Killed once more, it can be cleared without a new one.
+    services = [psutil.Process(record.process.pid) for record in records.read(second.state / "run")]
+    assert len(services) >= 2
+    kill(second.pid)
+    second.ended()
     _, alive = psutil.wait_procs(services, PATIENCE_S)
     assert alive == []
-    assert up.command("broker", "stop") == "Stopped.\n"
-    assert up.left() == []
-    assert "No RabbitMQ runs" in up.command("broker", "stop")
+    assert second.command("broker", "stop") == "Stopped.\n"
+    assert first.left() == second.left() == []
+    assert "No RabbitMQ runs" in second.command("broker", "stop")
+
+
+def test_runs_killed_on_the_way_up_are_no_obstacle(own: Callable[..., Up]) -> None:
+    """Each gets further than the one that was killed before it."""
+    killed = []
+    for words in ("starting a private RabbitMQ", "✓ RabbitMQ", "✓ topology"):
+        killed.append(own())
+        killed[-1].until(words)
+        kill(killed[-1].pid)
+        killed[-1].ended()
+    last = own().until_serving()
+    assert last.ask().status_code == 200
+    last.stopped()
+    assert [run.left() for run in killed] == [[], [], []]
 
 
 class Load:
@@ -119,7 +120,7 @@ class Load:
         assert len(self.statuses) >= goal
 
 
-def test_services_that_are_killed_come_back(own: Callable[..., Up]) -> None:
+def test_services_and_rabbitmq_that_are_killed_come_back(own: Callable[..., Up]) -> None:
     up = own().until_serving()
     worker, gateway = up.record("worker-default-1").process.pid, up.record("gateway").process.pid
     children = psutil.Process(worker).children(recursive=True)
@@ -137,11 +138,7 @@ def test_services_that_are_killed_come_back(own: Callable[..., Up]) -> None:
     up.record("gateway", other_than=gateway)
     until_answered(up)
     assert "! The gateway was ended by SIGKILL" in up.text
-    up.stopped()
 
-
-def test_rabbitmq_that_is_killed_comes_back(own: Callable[..., Up]) -> None:
-    up = own().until_serving()
     broker = node.find(up.state / "node")
     assert broker is not None
     kill(broker.pid)

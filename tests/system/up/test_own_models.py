@@ -60,20 +60,16 @@ def test_a_folder_of_ones_own(folder: Path, start: Starter) -> None:
     up.stopped()
 
 
-def test_the_question_is_made_up_where_there_is_none(own: Callable[..., Up], folder: Path) -> None:
-    up = own().until_serving()
-    (line,) = (line for line in up.text.splitlines() if line.startswith("    curl"))
-    shown = subprocess.run(["sh", "-c", line], cwd=folder, capture_output=True, text=True, timeout=60, check=True)
-    assert json.loads(shown.stdout)["outputs"][0]["data"] == [0.0]
-    up.stopped()
-
-
-def test_workers_and_roles(folder: Path, own: Callable[..., Up]) -> None:
+def test_workers_and_roles_and_a_question_that_is_made_up(folder: Path, own: Callable[..., Up]) -> None:
     write_model(folder / "models", "other")
     (folder / "modelmq.toml").write_text(
         '[topology]\nenvironment = "test"\n[topology.roles]\nfast = ["double"]\nslow = ["other"]\n'
     )
     up = own("--workers", "2").until_serving()
+    # The question to repeat is made up where there is none.
+    (line,) = (line for line in up.text.splitlines() if line.startswith("    curl"))
+    shown = subprocess.run(["sh", "-c", line], cwd=folder, capture_output=True, text=True, timeout=60, check=True)
+    assert json.loads(shown.stdout)["outputs"][0]["data"] == [0.0]
     names = {"worker-fast-1", "worker-fast-2", "worker-slow-1", "worker-slow-2"}
     status = msgspec.json.decode(up.command("status", "-o", "json"))
     assert {service["name"] for service in status["services"]} >= {"gateway", *names}
@@ -85,20 +81,15 @@ def test_workers_and_roles(folder: Path, own: Callable[..., Up]) -> None:
     up.stopped()
 
 
-def test_flags_of_up_count_for_the_other_commands(own: Callable[..., Up]) -> None:
-    up = own("--set", "topology.environment=prod").until_serving()
-    assert up.command("topology", "apply") == "Nothing to change.\n"
-    assert "ml-client.prod:" in up.command("env")
-    assert "42.0" in up.command("infer", "double", "--data", HALF)
-    up.stopped()
-
-
-def test_replies_through_queues_with_the_rights_that_each_service_really_has(own: Callable[..., Up]) -> None:
-    up = own("--set", "topology.reply_mode=queue").until_serving()
+def test_flags_of_up_count_for_the_other_commands_and_replies_go_through_queues(own: Callable[..., Up]) -> None:
+    """With the rights that each service really has."""
+    up = own("--set", "topology.reply_mode=queue", "--set", "topology.environment=prod").until_serving()
     assert up.command("topology", "apply") == "Nothing to change.\n"
     assert up.ask("double").json()["outputs"][0]["data"] == [42.0]
     told = dict(re.findall(r"^export (\w+)=(.*)$", up.command("env"), re.MULTILINE))
     assert told["MODELMQ_REPLY_MODE"] == "queue"
+    assert "ml-client.prod:" in told["MODELMQ_AMQP_URL"]
+    assert "42.0" in up.command("infer", "double", "--data", HALF)
     url = told["MODELMQ_AMQP_URL"].strip("'")
     assert "42.0" in up.command("infer", "double", "--data", HALF, "--url", url)
     question = up.folder / "question.json"

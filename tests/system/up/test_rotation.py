@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from modelmq.broker.secrets import read_secret
-from tests.system.up.running import Up
+from tests.system.up.running import SLOW, Starter, Up, write_model
+
+# So that requests are under way at any moment without taking all of the machine.
+PACED = SLOW.replace("sleep(1.0)", "sleep(0.1)")
 
 
 @pytest.fixture
-def up(own: Callable[..., Up]) -> Iterator[Up]:
-    run = own().until_serving()
+def up(folder: Path, start: Starter) -> Iterator[Up]:
+    write_model(folder / "models", "double", PACED)
+    run = start("--models", "models").until_serving()
     yield run
     run.stopped()
 
