@@ -296,6 +296,41 @@ def overtaken(connection: Connection, stopping: asyncio.Event) -> Any:
     return SimpleNamespace(channel=channel)
 
 
+@pytest.mark.parametrize("last_confirms_s", [0.0, 60.0])
+async def test_a_queue_that_refuses_everything_is_tried_by_another_channel(
+    bench: Bench, last_confirms_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("modelmq.client.refusals.PAUSE_S", (0.0, 0.0))
+    monkeypatch.setattr("modelmq.worker.confirmed.LAST_CONFIRMS_S", last_confirms_s)
+    confirmed, stopping, loop = ConfirmedPublisher(""), asyncio.Event(), asyncio.get_running_loop()
+    keeping = asyncio.create_task(confirmed.run(bench.worker, stopping))
+    full = {"x-queue-type": "quorum", "x-max-length": 1, "x-overflow": "reject-publish"}
+    await bench.caller.declare_queue("full", durable=True, arguments=full)
+
+    async def sent(queue: str) -> Settled:
+        settled = loop.create_future()
+        confirmed.publish(queue, "", queue, Properties(), b"", settled.set_result)
+        return await settled
+
+    async def another(before: Channel | None) -> Channel:
+        while (now := confirmed._channels[""]) is before or now is None:  # noqa: ASYNC110 - nobody tells
+            await asyncio.sleep(0)
+        return now
+
+    before = await within(another(None))
+    while await within(sent("full")) is not Settled.NACKED:
+        pass
+    await within(another(before))
+    assert await within(sent(QUEUE)) is Settled.ACKED
+    if last_confirms_s:
+        assert not before.closed.done(), "what it waits for may still be confirmed"
+    else:
+        assert await within(asyncio.shield(before.closed)) is None
+    stopping.set()
+    await bench.worker.close()
+    await within(keeping)
+
+
 async def test_a_confirm_channel_that_opens_after_another_connection_took_over_is_not_used(bench: Bench) -> None:
     confirmed, stopping = ConfirmedPublisher(""), asyncio.Event()
     await within(confirmed.run(overtaken(bench.worker, stopping), stopping))
