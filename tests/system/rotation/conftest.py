@@ -35,11 +35,15 @@ from tests.cluster import ClusterNode
 
 PATIENCE_S = 60.0
 MODEL = "double"
+# Its pause keeps requests under way at any moment, without a load that takes all of the machine.
 CODE = """
+    import time
+
     class Model:
         inputs = {"x": ("FP64", [-1])}
         outputs = {"y": ("FP64", [-1])}
         def predict(self, batch):
+            time.sleep(0.1)
             return {"y": batch["x"] * 2}
 """
 
