@@ -158,9 +158,12 @@ def render_advanced() -> str:
     A channel may have 32 unconfirmed publishes to one quorum queue before its whole connection is made to wait; a
     gateway has one connection for many models. A request that comes back from a delay to a queue that is full is tried
     again only after three minutes, and some of them hold up all others of that delay.
+
+    3.10 writes the quorum queues' journal, then syncs it: two ways to another thread and back. A file opened for
+    synchronous writing is as safe with one of them. Later versions do not know this setting, and pass it over.
     """
     settings = "{quorum_commands_soft_limit, 256}, {dead_letter_worker_publisher_confirm_timeout, 10000}"
-    return f"[{{rabbit, [{settings}]}}].\n"
+    return f"[{{rabbit, [{settings}]}}, {{ra, [{{wal_write_strategy, o_sync}}]}}].\n"
 
 
 def render_plugins(*, client_certificates: bool = False) -> str:

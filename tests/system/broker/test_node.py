@@ -92,6 +92,17 @@ def test_started_stopped_killed_and_started_again(folder: Path, node: RunningNod
     assert node.alive()
 
 
+def test_what_is_written_to_the_journal_of_quorum_queues_is_on_the_disk(node: RunningNode) -> None:
+    if not node.version.startswith("3.10."):
+        pytest.skip("Its journal is synced after writing.")
+    process = Path("/proc", str(node.pid))
+    journals = [each for each in (process / "fd").iterdir() if str(each.readlink()).endswith(".wal")]
+    assert journals
+    for journal in journals:
+        flags = (process / "fdinfo" / journal.name).read_text().split("flags:")[1].split()[0]
+        assert int(flags, 8) & os.O_SYNC == os.O_SYNC
+
+
 def test_the_next_start_ends_a_leftover_that_is_set_up_otherwise_and_adopts_one_that_is_not(
     folder: Path, starter: Starter
 ) -> None:
