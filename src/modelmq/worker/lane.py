@@ -182,13 +182,13 @@ class LaneChannel:
         self._lost()
 
     def _lost(self) -> None:
+        """Nothing is held any more: the broker takes back all that is not acked."""
         self.open = False
         self.held = 0
-        """Messages."""
         self.was_full = False
-        """Whether the broker gave all it may at some time since its queue was last seen empty."""
-        self.per_message = 1.0
-        """Requests in a message, on average of the latest."""
+        self._unsettled.clear()
+        self._wanted_back.clear()
+        self._gathered.clear()
         self.ended.set()
         self._empty.set()
 

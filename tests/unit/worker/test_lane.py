@@ -273,6 +273,14 @@ async def test_after_the_channel_is_gone_nothing_is_settled(bench: Bench) -> Non
     assert (bench.lane.open, bench.lane.held) == (False, 0)
 
 
+async def test_after_the_channel_is_gone_nothing_of_a_bundle_counts_as_held(bench: Bench) -> None:
+    a, _, _ = await a_bundle(bench, "a", "b", "c")
+    bench.lane.settle(a, bench.address, RETURNED)
+    bench.worker.abort()
+    await within(bench.lane.ended.wait())
+    assert (bench.lane.held, bench.lane.requests, bench.lane.was_full) == (0, 0, False)
+
+
 async def test_a_queue_that_is_deleted_ends_the_lane(bench: Bench) -> None:
     await bench.caller.delete_queue(QUEUE)
     await within(bench.lane.ended.wait())
