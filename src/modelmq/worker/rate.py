@@ -12,9 +12,9 @@ WORTH_IT_PER_S = 500.0
 """For a model that can do less, a message for each request costs the broker little, and its queue's depth, which counts
 messages, tells how many requests wait."""
 WORK_HELD_S = 1.0
+"""A lane holds at most two batches, or so much work."""
 _NEWEST = 0.1
 """The weight of the last batch in the mean of all."""
-"""A lane holds at most two batches, or so much work."""
 
 
 def bundle_limit(per_s: float, capacity_per_s: float, prefetch: int, max_rows: int) -> int:
