@@ -127,10 +127,10 @@ async def test_the_next_batch_is_in_the_model_before_the_answers_of_the_last_are
     await declare()
     running = await start_worker()
     steps: list[str] = []
-    version = running.worker.queues[0].versions["1"]
-    execute, finish = version._execute, version._finish
-    monkeypatch.setattr(version, "_execute", lambda items: [steps.append("run"), execute(items)][1])
-    monkeypatch.setattr(version, "_finish", lambda *result: [steps.append("answer"), finish(*result)][1])
+    computing = running.worker.queues[0].versions["1"]._computing
+    run, finish = computing._run, computing._finish
+    monkeypatch.setattr(computing, "_run", lambda items: [steps.append("run"), run(items)][1])
+    monkeypatch.setattr(computing, "_finish", lambda *result: [steps.append("answer"), finish(*result)][1])
     names = [asker.publish("double", request(value)) for value in range(20)]
     assert [(await asker.answer(name)).values for name in names] == [[value * 2] for value in range(20)]
     assert "run run answer" in " ".join(steps)
