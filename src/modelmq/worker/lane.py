@@ -74,7 +74,7 @@ class LaneChannel:
         self.per_message = 1.0
         """Requests in a message, on average of the latest."""
         self.ended = asyncio.Event()
-        """No more messages come: the channel closed, or the broker cancelled the consumer."""
+        """No more messages come: the channel closed, or the consumer was cancelled, by us or by the broker."""
         self.ended_by_broker = ""
         """Why, where it was the broker that ended only this."""
         self._channel = channel
@@ -147,6 +147,7 @@ class LaneChannel:
         with contextlib.suppress(BrokerError):
             if not self.ended.is_set():
                 await self._channel.cancel(self._consumer_tag)
+                self.ended.set()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._until_empty(), grace_s)
             self.flush()

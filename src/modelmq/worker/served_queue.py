@@ -183,6 +183,10 @@ class ServedQueue:
         while self._tasks:
             await asyncio.wait(list(self._tasks))
 
+    async def quiet(self) -> None:
+        """After `drain` began: until the broker sends nothing more."""
+        await asyncio.gather(*(lane.ended.wait() for lane in self._lanes.values()))
+
     def _update(self, opened: Opened | None = None) -> None:
         """Make consuming what it should be."""
         wanted = self.settled and self.alive and not self._draining

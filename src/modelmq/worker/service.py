@@ -37,6 +37,8 @@ from modelmq.worker.tombstones import Name, Tombstones
 
 SERVICE = "worker"
 _CLOSE_MARGIN_S = 5.0
+_QUIET_S = 1.0
+"""For the broker to agree that nothing more is sent; gateways are told then, else all the same."""
 
 
 class Worker:
@@ -148,8 +150,11 @@ class Worker:
     async def _drain(self) -> None:
         """Take no more, tell the gateways, finish what is held. Gateways and broker see the end before it comes."""
         self._draining = True
-        self._control.push()
         drained = asyncio.gather(*(queue.drain() for queue in self.queues))
+        quiet = asyncio.gather(*(queue.quiet() for queue in self.queues))
+        await asyncio.wait([drained, quiet], timeout=_QUIET_S, return_when=asyncio.FIRST_COMPLETED)
+        quiet.cancel()
+        self._control.push()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(drained, self._settings.worker.drain_s + _CLOSE_MARGIN_S)
         self._stopping.set()
