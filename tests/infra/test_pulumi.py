@@ -46,6 +46,7 @@ def up(stack: Program) -> Program:
 
 def test_a_second_preview_expects_no_changes(up: Program) -> None:
     up.pulumi(*SAME)
+    up.pulumi(*SAME)
 
 
 def test_nothing_comes_back_from_the_broker_in_another_form(up: Program) -> None:

@@ -26,7 +26,6 @@ class Guard(msgspec.Struct, frozen=True):
     """How to be sure that a queue is unused."""
 
     count: Count
-    settle_s: float = _SETTLE_S
     sleep: Callable[[float], None] = time.sleep
 
 
@@ -59,7 +58,7 @@ def delete_unused(
     """Deletes those that are unused; tells those that are not. Raises ProvisionError."""
     if not names:
         return ()
-    guard.sleep(guard.settle_s)
+    guard.sleep(_SETTLE_S)
     used = uses(names, vhost, management, guard.count)
     spared = {each.name for each in used}
     there = [queue for queue in management.queues(vhost) if queue.name in names and queue.name not in spared]
