@@ -126,6 +126,11 @@ class ServedQueue:
         while tasks := [task for task, of in self._tasks.items() if of is connection]:
             await asyncio.wait(tasks)
 
+    @property
+    def lanes(self) -> tuple[LaneChannel, ...]:
+        """Those that are consumed now."""
+        return tuple(self._lanes.values())
+
     def full(self) -> Iterator[str]:
         """The queues that gave all they may since they were last known to be empty, so that more may wait there."""
         return (queue_name(self._route, lane) for lane, channel in self._lanes.items() if channel.was_full)
@@ -182,10 +187,6 @@ class ServedQueue:
         self._update()
         while self._tasks:
             await asyncio.wait(list(self._tasks))
-
-    async def quiet(self) -> None:
-        """After `drain` began: until the broker sends nothing more."""
-        await asyncio.gather(*(lane.ended.wait() for lane in self._lanes.values()))
 
     def _update(self, opened: Opened | None = None) -> None:
         """Make consuming what it should be."""

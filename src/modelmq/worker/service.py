@@ -150,10 +150,12 @@ class Worker:
     async def _drain(self) -> None:
         """Take no more, tell the gateways, finish what is held. Gateways and broker see the end before it comes."""
         self._draining = True
+        taking = [lane for queue in self.queues for lane in queue.lanes]
         drained = asyncio.gather(*(queue.drain() for queue in self.queues))
-        quiet = asyncio.gather(*(queue.quiet() for queue in self.queues))
-        await asyncio.wait([drained, quiet], timeout=_QUIET_S, return_when=asyncio.FIRST_COMPLETED)
-        quiet.cancel()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_QUIET_S):
+                for lane in taking:
+                    await lane.ended.wait()
         self._control.push()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(drained, self._settings.worker.drain_s + _CLOSE_MARGIN_S)
