@@ -42,3 +42,11 @@ def test_what_one_queue_takes_says_nothing_of_another() -> None:
     assert not refusals.refused("q", 0.0)
     refusals.taken("other")
     assert refusals.refused("q", FIRST_S)
+
+
+@given(st.floats(0.0, 1e6), st.floats(LONGEST_S, 1e6, exclude_min=True))
+def test_what_was_refused_long_ago_does_not_count(first_s: float, later_s: float) -> None:
+    refusals = Refusals()
+    assert not refusals.refused("q", first_s)
+    assert not refusals.refused("q", first_s + later_s + 1.0)
+    assert refusals.refused("q", first_s + later_s + 1.0 + 2 * FIRST_S)

@@ -14,21 +14,26 @@ PAUSE_S = (1.0, 30.0)
 
 
 class Refusals:
-    """By queue: since when it has taken nothing. Only those that refuse are kept."""
+    """Of one channel at a time, by queue: since when it has taken nothing. Only those that refuse are kept."""
 
     def __init__(self) -> None:
-        self._since_s: dict[str, float] = {}
+        self._refusing: dict[str, tuple[float, float]] = {}
+        """When it first and last refused."""
         self._pause_s = PAUSE_S[0]
 
     def taken(self, queue: str) -> None:
         """It has confirmed something."""
-        if self._since_s and self._since_s.pop(queue, None) is not None:
+        if self._refusing and self._refusing.pop(queue, None) is not None:
             self._pause_s = PAUSE_S[0]
 
     def refused(self, queue: str, now_s: float) -> bool:
         """It has not taken a message: whether another channel is due. Says so once in a while."""
-        if now_s - self._since_s.setdefault(queue, now_s) < self._pause_s:
+        since_s, last_s = self._refusing.get(queue, (now_s, now_s))
+        if now_s - last_s > PAUSE_S[1]:  # what it would have taken in between is not known
+            since_s = now_s
+        self._refusing[queue] = since_s, now_s
+        if now_s - since_s < self._pause_s:
             return False
-        self._since_s.clear()
+        self._refusing.clear()
         self._pause_s = min(2 * self._pause_s, PAUSE_S[1])
         return True

@@ -8,13 +8,12 @@ request is synchronous: one publish, one future that the reader resolves; what b
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 from functools import partial
 from math import inf
-from typing import NamedTuple
 
 from modelmq.amqp import Channel, Connection, Link, Properties
 from modelmq.client import request as said
@@ -37,13 +36,15 @@ _MOST_WAYS = 8
 """Channels at one time, all but one of which wait for their last replies."""
 
 
-class _Way(NamedTuple):
-    """A channel by which requests went, the address they are answered at, and what withdraws them."""
+@dataclass(eq=False, slots=True)
+class _Way:
+    """A channel by which requests went, and what withdraws them."""
 
     connection: Connection
     channel: Channel
-    reply_to: str
     cancels: Cancels
+    renewing: bool = False
+    """Another is being opened in its place."""
 
 
 class Shard:
@@ -197,7 +198,7 @@ class Shard:
         if self._reopening is not None and self._reopening is not asyncio.current_task():
             self._reopening.cancel()  # on a connection that this one takes over from
         self._pending.way += 1
-        self._ways[self._pending.way] = _Way(connection, channel, reply_to, Cancels(connection, channel, reply_to))
+        self._ways[self._pending.way] = _Way(connection, channel, Cancels(connection, channel, reply_to))
         channel.closed.add_done_callback(partial(self._on_closed, connection, self._pending.way))
         self._outbox.open(channel, reply_to, fresh=instead_of is None)
         self._refusal = None
@@ -209,9 +210,7 @@ class Shard:
 
     async def _retire(self, connection: Connection) -> None:
         """Replies to what was sent over it come over it. What takes too long is sent again, if it may run twice."""
-        await self._retire_ways([number for number, way in self._ways.items() if way.connection is connection])
-
-    async def _retire_ways(self, ways: Sequence[int]) -> None:
+        ways = [number for number, way in self._ways.items() if way.connection is connection]
         await self._answered(ways, HAND_OVER_S)
         for way in ways:
             self._pending.again(self._loop.time(), way)
@@ -223,17 +222,25 @@ class Shard:
     def _renew(self) -> None:
         """Another channel on the same connection; what was sent by this one is still answered by it."""
         way = self._ways.get(self._pending.way)
-        if way is None or len(self._ways) >= _MOST_WAYS:
+        if way is None or len(self._ways) >= _MOST_WAYS or way.renewing:
             return
+        way.renewing = True
         task = asyncio.create_task(self._renewed(self._pending.way, way))
         self._renewing.add(task)
         task.add_done_callback(self._renewing.discard)
 
     async def _renewed(self, number: int, way: _Way) -> None:
-        with contextlib.suppress(BrokerError):  # then the connection's end, or the next refusals, lead to another
+        """Nothing is sent again: who has an answer to come has a channel for it, as long as it takes."""
+        try:
             await self._set_up(way.connection, way.channel)
-            await self._retire_ways([number])
-            await way.channel.close()
+            if self._outbox.channel is not way.channel:
+                await self._answered([number], None)
+                await way.cancels.sent()
+                await way.channel.close()
+        except BrokerError:
+            return  # the connection's end, or the next refusals, lead to another
+        finally:
+            way.renewing = False
 
     async def _answered(self, ways: Iterable[int], timeout_s: float | None) -> None:
         """Until all that is under way by these is; none outlives its deadline."""

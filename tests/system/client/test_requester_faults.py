@@ -54,8 +54,10 @@ async def test_a_connection_cut_with_200_in_flight_loses_none(
 
 @pytest.mark.both_reply_modes
 async def test_a_channel_is_replaced_and_what_went_by_it_is_answered_by_it(
-    broker: Any, asking: Any, results_of: Any
+    broker: Any, asking: Any, results_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """However late: nothing is sent again."""
+    monkeypatch.setattr("modelmq.client.shard.HAND_OVER_S", 0.0)
     await broker.provision()
     await broker.echo(answering=False)
     asker = await asking()
@@ -63,6 +65,7 @@ async def test_a_channel_is_replaced_and_what_went_by_it_is_answered_by_it(
     old = shard._outbox.channel
     before = asker.start(20)
     await broker.requests.count(20)
+    shard._renew()
     shard._renew()
     async with asyncio.timeout(30):
         while shard._outbox.channel is old:  # noqa: ASYNC110 - nobody tells
