@@ -12,7 +12,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from modelmq.amqp import Channel, Connection, Properties, Settled
 from modelmq.client.refusals import Refusals
@@ -34,33 +34,43 @@ class _Message(NamedTuple):
     then: Then
 
 
+class _Way:
+    """To one exchange: the channel, when it is over, and whether another may be taken from where it is not."""
+
+    __slots__ = ("channel", "over", "refusals")
+
+    def __init__(self) -> None:
+        self.channel: Channel | None = None
+        self.over = asyncio.Event()
+        self.refusals = Refusals()
+
+
 class ConfirmedPublisher:
     """One confirm channel for each of these exchanges, over the life of many connections."""
 
     def __init__(self, *exchanges: str) -> None:
-        self._channels: dict[str, Channel | None] = dict.fromkeys(exchanges)
-        self._refused: dict[str, asyncio.Event] = {exchange: asyncio.Event() for exchange in exchanges}
-        """Another channel may be taken from where this one is not."""
+        self._ways = {exchange: _Way() for exchange in exchanges}
         self._windows = Windows(LIMIT, 0.0)
-        self._refusals = Refusals()
         self._held: dict[str, deque[_Message]] = {}
         """By the queue they go to. Bounded by what the lanes may hold."""
 
     async def run(self, connection: Connection, stopping: asyncio.Event) -> None:
         """Keep the channels open while this connection lives."""
-        await asyncio.gather(*(self._keep(exchange, connection, stopping) for exchange in self._channels))
+        await asyncio.gather(*(self._keep(way, connection, stopping) for way in self._ways.values()))
 
-    async def _keep(self, exchange: str, connection: Connection, stopping: asyncio.Event) -> None:
+    async def _keep(self, way: _Way, connection: Connection, stopping: asyncio.Event) -> None:
         async def attempt() -> None:
             channel = await connection.channel()
             await channel.confirm_select()
             if stopping.is_set():  # another connection has taken over meanwhile, and its channel is the one to use
                 await channel.close()
                 return
-            before, self._channels[exchange] = self._channels[exchange], channel
+            before, over = way.channel, asyncio.Event()
+            way.channel, way.over = channel, over
+            channel.closed.add_done_callback(lambda _: over.set())
             if before is not None:
                 asyncio.get_running_loop().call_later(LAST_CONFIRMS_S, before.leave)
-            await _either(channel.closed, self._refused[exchange])
+            await over.wait()
 
         await keep(attempt, lambda error, retry_in_s: None, stopping)  # noqa: ARG005 - each publish reports itself
 
@@ -74,7 +84,7 @@ class ConfirmedPublisher:
         self._send(_Message(queue, exchange, routing_key, properties, body, then))
 
     def _send(self, message: _Message) -> None:
-        queue, channel = message.queue, self._channels[message.exchange]
+        queue, channel = message.queue, self._ways[message.exchange].channel
         if channel is None:
             message.then(Settled.LOST)
         elif not self._windows.open(queue):
@@ -91,12 +101,12 @@ class ConfirmedPublisher:
 
     def _on_settled(self, channel: Channel, message: _Message, settled: Settled) -> None:
         """Tell it, and go on with what waited for that; over a channel that has ended all of it is lost as well."""
-        queue, exchange = message.queue, message.exchange
+        queue, way = message.queue, self._ways[message.exchange]
         self._windows.settled(queue, 0.0)
         if settled is Settled.ACKED:
-            self._refusals.taken(queue)
-        elif settled is Settled.NACKED and channel is self._channels[exchange] and self._due(queue):
-            self._refused[exchange].set()
+            way.refusals.taken(queue)
+        elif settled is Settled.NACKED and channel is way.channel and way.refusals.refused(queue, _now_s()):
+            way.over.set()
         message.then(settled)
         held = self._held.get(queue)
         while held and self._windows.open(queue):
@@ -104,16 +114,6 @@ class ConfirmedPublisher:
         if held is not None and not held:
             self._held.pop(queue, None)
 
-    def _due(self, queue: str) -> bool:
-        return self._refusals.refused(queue, asyncio.get_running_loop().time())
 
-
-async def _either(closed: asyncio.Future[BrokerError | None], refused: asyncio.Event) -> None:
-    """Until one of them has happened; the second is cleared."""
-    hears: asyncio.Future[Any] = asyncio.create_task(refused.wait())
-    ends: list[asyncio.Future[Any]] = [closed, hears]
-    try:
-        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        hears.cancel()
-        refused.clear()
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()

@@ -33,7 +33,7 @@ def broker() -> Broker:
 @pytest.fixture
 def publisher(broker: Broker) -> ConfirmedPublisher:
     made = ConfirmedPublisher("dead", "gone")
-    made._channels["dead"] = broker  # type: ignore[assignment]
+    made._ways["dead"].channel = broker  # type: ignore[assignment]
     return made
 
 
@@ -80,3 +80,21 @@ def test_an_exchange_without_a_channel_costs_its_own_messages_only(
     publisher.publish("q", "dead", "q", Properties(), b"", told.append)
     broker.taken[0][1](Settled.ACKED)
     assert told == [Settled.LOST, Settled.ACKED]
+
+
+def test_a_full_queue_of_one_exchange_says_nothing_of_the_channel_of_another(
+    broker: Broker, publisher: ConfirmedPublisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 0.0
+    monkeypatch.setattr("modelmq.worker.confirmed._now_s", lambda: now_s)
+    other = publisher._ways["gone"]
+    other.channel = Broker()  # type: ignore[assignment]
+    for tenth in range(25):
+        now_s = tenth / 10
+        publisher.publish("full", "dead", "full", Properties(), b"", lambda _: None)
+        broker.taken[-1][1](Settled.NACKED)
+        if tenth % 10 == 5:
+            publisher.publish("stale", "gone", "stale", Properties(), b"", lambda _: None)
+            other.channel.taken[-1][1](Settled.NACKED)  # type: ignore[union-attr]
+    assert publisher._ways["dead"].over.is_set()
+    assert other.over.is_set(), "after a second, whatever the full one did"

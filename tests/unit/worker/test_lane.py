@@ -321,7 +321,7 @@ async def test_a_queue_that_refuses_everything_is_tried_by_another_channel(
         return await settled
 
     async def another(before: Channel | None) -> Channel:
-        while (now := confirmed._channels[""]) is before or now is None:  # noqa: ASYNC110 - nobody tells
+        while (now := confirmed._ways[""].channel) is before or now is None:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0)
         return now
 
@@ -342,7 +342,7 @@ async def test_a_queue_that_refuses_everything_is_tried_by_another_channel(
 async def test_a_confirm_channel_that_opens_after_another_connection_took_over_is_not_used(bench: Bench) -> None:
     confirmed, stopping = ConfirmedPublisher(""), asyncio.Event()
     await within(confirmed.run(overtaken(bench.worker, stopping), stopping))
-    assert confirmed._channels == {"": None}
+    assert confirmed._ways[""].channel is None
 
 
 async def test_a_control_queue_that_opens_after_another_connection_took_over_is_not_used(bench: Bench) -> None:
