@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from modelmq.worker.capacity import SLICES, Capacity
@@ -48,6 +50,16 @@ def test_small_batches_that_are_faster_than_what_is_known_end_a_stall() -> None:
     for number in range(200):
         capacity.finished(4, ended_s + number, ended_s + number + 0.01, full=False)
     assert capacity.per_s == pytest.approx(400)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_fast_ones_among_small_batches_do_not_make_a_model_faster(seed: int) -> None:
+    capacity, chance = Capacity(), random.Random(seed)
+    ended_s = busy(capacity, SLICES, 8, 0.08)
+    for number in range(5000):
+        began_s = ended_s + 10.0 * number
+        capacity.finished(1, began_s, began_s + chance.expovariate(1 / 0.02), full=False)
+    assert capacity.per_s == pytest.approx(100)
 
 
 def test_small_batches_alone_tell_nothing() -> None:
