@@ -54,7 +54,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._phase = _IDLE
         self._since_s = 0.0
-        """When the connection was closed or the head began, else when the client was last heard of or answered."""
+        """When the connection was closed or the head began, else when a body last grew or the client was answered."""
         self._messages = 0
         """How many have begun."""
         self._body_since_s = 0.0
@@ -78,7 +78,7 @@ class Connection(asyncio.Protocol):
         self._lingers = False
         self._write_paused = False
         self._unread_since_s = 0.0
-        """When bytes began to wait for the client, or writing was paused. Nothing that it sends sets this back."""
+        """When bytes began to wait for the client, or so many that writing was paused."""
         self._unsent = 0
         """Bytes of answers that waited for the client when writing was paused."""
 
@@ -125,7 +125,7 @@ class Connection(asyncio.Protocol):
         if self._deaf:
             return
         before = self._phase, self._messages, self._size
-        if self._phase != _HEAD:
+        if self._phase == _BODY:  # blank lines between two requests ask for nothing
             self._since_s = self._shared.loop.time()
         self._piece_bytes = len(data)
         try:
@@ -173,6 +173,7 @@ class Connection(asyncio.Protocol):
 
     def on_message_begin(self) -> None:  # noqa: D102
         self._phase = _HEAD
+        self._since_s = self._shared.loop.time()
         self._messages += 1
         self._head_bytes = 0
         self._split = False

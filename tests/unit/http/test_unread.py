@@ -162,3 +162,27 @@ async def test_whoever_never_reads_makes_room_whatever_it_sends(start: Start, co
     assert not shared.crowd.make_room(unread_since_s + STALL_S)
     assert shared.crowd.make_room(unread_since_s + STALL_S + 2)
     await until(lambda: not shared.connections)
+
+
+async def test_blank_lines_are_as_silent_as_nothing(start: Start, connect: Connect) -> None:
+    """What asks for nothing holds no place."""
+    site = await start(max_connections=1, idle_s=75.0)
+    _, connection = await met(site, connect)
+    since_s = connection.useless_since_s
+    assert since_s is not None
+    for _ in range(3):
+        connection.data_received(b"\r\n")
+    assert connection.useless_since_s == since_s
+    assert site.server._shared.crowd.make_room(since_s + 1.0)
+    await until(lambda: not site.server._shared.connections)
+
+
+async def test_blank_lines_do_not_keep_a_connection_that_asks_for_nothing(start: Start, connect: Connect) -> None:
+    site = await start(idle_s=75.0)
+    line, connection = await met(site, connect)
+    since_s = connection.useless_since_s
+    assert since_s is not None
+    connection.data_received(b"\r\n")
+    connection.look(since_s + 75.0 + MOMENT_S)
+    assert await line.rest() == b""
+    await until(lambda: not site.server._shared.connections)
