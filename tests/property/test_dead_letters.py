@@ -6,11 +6,14 @@ import random
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from modelmq import bundles
 from modelmq.amqp import Delivery, Properties
+from modelmq.amqp.frames import content
+from modelmq.amqp.options import FRAME_MAX
 from modelmq.amqp.properties import encode_properties
 from modelmq.bundles import BUNDLE, RequestPart
 from modelmq.dead_letters.letter import Letter, Reader, digest_of, parts_of
@@ -94,7 +97,7 @@ def test_equal_letters_have_ids_of_their_own_that_are_the_same_at_each_look(bodi
 
 @given(deliveries(), st.sampled_from([KEEP, RESET, Deadline(keep=False, within_s=1.5)]))
 def test_what_goes_again_is_the_request_and_nothing_stale(delivery: Delivery, deadline: Deadline) -> None:
-    sent = again(delivery, deadline, NOW_MS)
+    sent = again(delivery, deadline, NOW_MS, FRAME_MAX)
     if isinstance(sent, Refused):
         assert sent.why
         return
@@ -129,16 +132,20 @@ LETTERS = st.lists(
 AGES = st.none() | st.floats(0, 6)
 
 
-@given(st.integers(100_000, 140_000), st.integers(0, 3000))
-def test_what_does_not_fit_into_a_frame_any_more_stays(text_bytes: int, numbers: int) -> None:
-    headers = {"s": "x" * text_bytes, "n": list(range(numbers))}
-    delivery = made(b"{}", headers)
-    became = again(delivery, RESET, NOW_MS)
+@given(st.sampled_from([8192, 65_536, FRAME_MAX]), st.integers(-3000, 3000), st.integers(0, 300))
+def test_what_does_not_fit_into_a_frame_any_more_stays(frame_max: int, more: int, numbers: int) -> None:
+    """Exactly what the connection would not take, however it came."""
+    delivery = made(b"{}", {"s": "x" * (frame_max + more), "n": list(range(numbers))})
+    became = again(delivery, RESET, NOW_MS, frame_max)
     if isinstance(became, Refused):
-        assert became.why == "its headers are too large"
-        assert text_bytes + 9 * numbers > 129_000
+        assert became.why == "its properties no longer fit into a frame"
+        roomy = again(delivery, RESET, NOW_MS, 2**31)
+        assert not isinstance(roomy, Refused)
+        with pytest.raises(ValueError, match="properties"):
+            content(1, encode_properties(roomy[0].properties), b"", frame_max)
     else:
-        assert all(len(encode_properties(each.properties)) < 131_072 - 64 for each in became)
+        for each in became:
+            content(1, encode_properties(each.properties), each.body, frame_max)
 
 
 @given(LETTERS, st.none() | st.sampled_from(["a", "b"]), AGES, AGES, st.none() | st.integers(1, 5))

@@ -180,7 +180,7 @@ class _Replay:
         order = self._order
         if order.takers is not None and delivery.routing_key not in order.takers:
             return Refused("no model takes its routing key any more")
-        return again(delivery, order.deadline, order.now_ms)
+        return again(delivery, order.deadline, order.now_ms, self._channel.connection.frame_max)
 
     async def _published(self, messages: Sequence[Again]) -> list[Settled]:
         """What became of each, LOST where the broker does not say in time."""

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from modelmq.amqp import Delivery, Properties
+from modelmq.amqp import Delivery, Properties, frames
 from modelmq.amqp.properties import encode_properties
 from modelmq.bundles import BUNDLE, RequestPart
 from modelmq.dead_letters.letter import REPLAYS_HEADER, deadline_of, parts_of
@@ -32,8 +32,6 @@ _OF_THE_DEATH = frozenset({REASON_HEADER, ATTEMPTS_HEADER, ERROR_HEADER, DIED_AT
 """Its retries are counted anew, their history stays."""
 _PERSISTENT = 2
 _LONGEST_TEXT = 255
-_LARGEST_PROPERTIES = 130_000
-"""Bytes. They must fit into one frame (131,072), and written again numbers may take more of it than as they came."""
 
 
 class Deadline(msgspec.Struct, frozen=True):
@@ -64,14 +62,15 @@ class Refused(NamedTuple):
     why: str
 
 
-def again(delivery: Delivery, deadline: Deadline, now_ms: int) -> tuple[Again, ...] | Refused:
-    """The request, or each request of a bundle as a message of its own."""
+def again(delivery: Delivery, deadline: Deadline, now_ms: int, frame_max: int) -> tuple[Again, ...] | Refused:
+    """The request, or each request of a bundle as a message of its own, over a connection with frames so large."""
     parts = parts_of(delivery)
     why = _unfit(delivery, parts) or _too_late(delivery, parts, deadline, now_ms)
     if why:
         return Refused(why)
     made = [_part_again(delivery, part, deadline, now_ms) for part in parts] or [_again(delivery, deadline, now_ms)]
-    return tuple(made) if all(_sendable(each.properties) for each in made) else Refused("its headers are too large")
+    fits = all(_fits(each.properties, frame_max) for each in made)
+    return tuple(made) if fits else Refused("its properties no longer fit into a frame")
 
 
 def _again(delivery: Delivery, deadline: Deadline, now_ms: int) -> Again:
@@ -79,11 +78,13 @@ def _again(delivery: Delivery, deadline: Deadline, now_ms: int) -> Again:
     return Again(delivery.routing_key, _properties(delivery.properties, headers), delivery.body)
 
 
-def _sendable(properties: Properties) -> bool:
+def _fits(properties: Properties, frame_max: int) -> bool:
+    """Written again, numbers may take more bytes than as they came."""
     try:
-        return len(encode_properties(properties)) <= _LARGEST_PROPERTIES
+        frames.content(0, encode_properties(properties), b"", frame_max)
     except ValueError:
         return False
+    return True
 
 
 def _unfit(delivery: Delivery, parts: Sequence[RequestPart]) -> str:
