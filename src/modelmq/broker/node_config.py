@@ -160,7 +160,7 @@ def render_advanced() -> str:
     again only after three minutes, and some of them hold up all others of that delay.
 
     3.10 writes the quorum queues' journal, then syncs it: two ways to another thread and back. A file opened for
-    synchronous writing is as safe with one of them. Later versions do not know this setting, and pass it over.
+    synchronous writing is as safe with one of them. 4.3 no longer knows this setting, and passes it over.
     """
     settings = "{quorum_commands_soft_limit, 256}, {dead_letter_worker_publisher_confirm_timeout, 10000}"
     return f"[{{rabbit, [{settings}]}}, {{ra, [{{wal_write_strategy, o_sync}}]}}].\n"

@@ -182,9 +182,10 @@ async def start(
 
 
 async def _ended(process: asyncio.subprocess.Process) -> int:
-    """A guardian's status; what it left behind is ended with it, if somebody killed it.
+    """A guardian's status; what it left behind is ended with it, if a signal ended it.
 
-    At once, because the number of a group that is gone may soon be a stranger's.
+    It may have been killed, or have ended like its model, when nothing is left. At once, because the number of a group
+    that is gone may soon be a stranger's.
     """
     status = await process.wait()
     if status < 0:

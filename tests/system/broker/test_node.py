@@ -93,8 +93,8 @@ def test_started_stopped_killed_and_started_again(folder: Path, node: RunningNod
 
 
 def test_what_is_written_to_the_journal_of_quorum_queues_is_on_the_disk(node: RunningNode) -> None:
-    if not node.version.startswith("3.10."):
-        pytest.skip("Its journal is synced after writing.")
+    if node.version.startswith("4.3."):
+        pytest.skip("RabbitMQ 4.3 no longer knows the setting; its journal is synced after writing.")
     process = Path("/proc", str(node.pid))
     journals = [each for each in (process / "fd").iterdir() if str(each.readlink()).endswith(".wal")]
     assert journals

@@ -124,7 +124,7 @@ async def test_the_gateways_node_is_killed_with_200_requests_in_flight(
             assert answer["y"] == [2 * (1000.0 + value)]
     await until_empty(cluster, installation)
     runs = Counter(value for value in (tmp_path / "once.ran").read_text().split() if value != "0")
-    # Redelivered, but published once.
+    # Redelivered, but published once; the node may have died before it handed any of them out.
     assert max(runs.values(), default=0) <= 1 + len(worker.lines("BrokerDisconnected"))
     assert len(gateway.lines("BrokerConnected")) == 2
     assert len(worker.lines("BrokerDisconnected")) <= 3, worker.lines("BrokerDisconnected")

@@ -22,8 +22,8 @@ from modelmq.provision import ApplyReport, provision
 from modelmq.provision.passwords import matches, password_hash
 from modelmq.retry_ladder import RUNGS_MS
 from modelmq.settings import Settings
-from modelmq.topology import Topology
 from modelmq.topology_names import ModelRoute
+from modelmq.topology_values import Topology
 
 if TYPE_CHECKING:
     from conftest import Proxy
