@@ -210,7 +210,8 @@ async def feed(messages: Sequence[tuple[bytes, str, bytes, bool]], mode: ReplyMo
     confirming = Channel(2, carrier)
     confirming._confirms = ConfirmWindow()
     confirmed = ConfirmedPublisher(DEAD_LETTER_EXCHANGE, rules.exchange)
-    confirmed._channels = dict.fromkeys(confirmed._channels, confirming)
+    for way in confirmed._ways.values():
+        way.channel = confirming
     log, count = JsonLog(io.StringIO(), "debug", "worker"), 0
 
     def resolve(version: str | None) -> Target:
