@@ -69,12 +69,23 @@ def vhost(admin: Management) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
+def checkpoints() -> bool:
+    """Whether Pulumi writes its state after each step, which takes a while."""
+    return False
+
+
+@pytest.fixture(scope="module")
 def stack(
-    vhost: str, broker: RunningNode, programs: Path, home: Path, tmp_path_factory: pytest.TempPathFactory
+    vhost: str,
+    broker: RunningNode,
+    programs: Path,
+    home: Path,
+    checkpoints: bool,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Program:
     """Set up as the page says, line by line, and not brought up yet."""
     folder = tmp_path_factory.mktemp("stack")
-    program = Program.copy(folder / "my-rabbitmq", home, programs)
+    program = Program.copy(folder / "my-rabbitmq", home, programs, checkpoints=checkpoints)
     first = next(block.text for block in blocks(PAGE) if "pulumi stack init" in block.text)
     lines = [line for line in first.splitlines() if line.startswith("pulumi ") and line != "pulumi up"]
     assert len(lines) == 4

@@ -35,12 +35,14 @@ class Program:
     path: Path
     home: Path
     engine: Path
+    checkpoints: bool = False
+    """The state is written as users have it, twice for each of a hundred resources; else once a command."""
 
     @classmethod
-    def copy(cls, path: Path, home: Path, engine: Path) -> Program:
+    def copy(cls, path: Path, home: Path, engine: Path, *, checkpoints: bool = False) -> Program:
         shutil.copytree(ROOT / "deploy/pulumi", path)
         (path.parent / "backend").mkdir()
-        return cls(path, home, engine)
+        return cls(path, home, engine, checkpoints)
 
     def sh(self, command: str, *, says: str = "", status: int | None = 0) -> Done:
         """One line in a shell. `says` is typed. `status` is what it must end with, None for anything."""
@@ -80,16 +82,15 @@ class Program:
     @property
     def variables(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("MODELMQ_", "PULUMI_"))}
+        once = {} if self.checkpoints else {"PULUMI_EXPERIMENTAL": "true", "PULUMI_SKIP_CHECKPOINTS": "true"}
         return kept | {
+            **once,
             "PATH": os.pathsep.join((str(self.engine), str(_BIN), os.environ["PATH"])),
             "NO_COLOR": "1",
             "PULUMI_BACKEND_URL": f"file://{self.path.parent / 'backend'}",
             "PULUMI_CONFIG_PASSPHRASE": PASSPHRASE,
             "PULUMI_HOME": str(self.home),
             "PULUMI_SKIP_UPDATE_CHECK": "true",
-            # The state is written once, at the end of a command, and not twice for each of a hundred resources.
-            "PULUMI_EXPERIMENTAL": "true",
-            "PULUMI_SKIP_CHECKPOINTS": "true",
             # Only the provider that is in the home: nothing is fetched, and nothing that lies on the PATH is taken.
             "PULUMI_DISABLE_AUTOMATIC_PLUGIN_ACQUISITION": "true",
             "PULUMI_IGNORE_AMBIENT_PLUGINS": "true",
