@@ -242,8 +242,9 @@ class Computing:
     def _tell_finished(self, batch: _Batch, ended_s: float) -> None:
         items, tally = batch.items, batch.tally
         self.rate.add(tally.total(), ended_s)
-        whole = tally.keys().isdisjoint(UNWANTED)  # else a part was not computed
-        self.capacity.finished(tally.total(), items[0].received_s, ended_s, full=batch.full and whole)
+        computed = tally.total() - sum(tally[outcome] for outcome in UNWANTED)
+        full = batch.full and computed == tally.total()
+        self.capacity.finished(computed, items[0].received_s, ended_s, full=full)
         self._emit(
             BatchFinished(
                 model=self._source.name,

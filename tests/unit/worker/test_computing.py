@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ class Model:
         self.process: Any = self
         self.runs: list[list[float]] = []
         self.given_up: list[str] = []
+        self.successes = 0
+        self.told = 0
         self._poisoned = poisoned
         self._lives = lives
 
@@ -55,7 +58,10 @@ class Model:
         return self._poisoned if POISON in inputs["x"] else {"y": inputs["x"] * 2}
 
     def succeeded(self) -> None:
-        pass
+        self.successes += 1
+
+    def nobody_waits(self) -> None:
+        self.told += 1
 
     async def revive(self, died: Died, *, held: int) -> bool:
         assert (died, held) == (self._poisoned, len(self.runs[-1]))
@@ -118,6 +124,7 @@ async def test_of_a_batch_that_raises_only_the_culprit_fails(items: Make) -> Non
     await computing.compute(items(origin, a=1.0, b=POISON, c=3.0, d=4.0), others_wait=False)
     assert origin.done == {"a": "succeeded", "b": "failed", "c": "succeeded", "d": "succeeded"}
     assert model.runs == [[1, -1, 3, 4], [1, -1], [1], [-1], [3, 4]]
+    assert model.successes == 2
     assert computing.running == 0
     computing.close()
 
@@ -155,4 +162,57 @@ async def test_who_is_withdrawn_meanwhile_is_not_run_again(items: Make) -> None:
     assert origin.done["b"] == "cancelled"
     assert all(2.0 not in run for run in model.runs[1:])
     assert model.given_up == ["a", "c"]
+    computing.close()
+
+
+async def test_a_model_that_raises_because_nobody_waits_is_not_to_blame(items: Make) -> None:
+    """What came through a channel that is gone is not settled."""
+    events: list[Event] = []
+    model, here, gone = Model(Raised("failed", "I was told")), Origin(), Origin()
+    computing = computing_of(model, events)
+    run = model.run
+
+    async def told(inputs: Tensors, *, max_run_s: float) -> Result:
+        gone.open = False
+        computing.withdraw(lambda name: name[0] == "a")
+        return await run(inputs, max_run_s=max_run_s)
+
+    model.run = told  # type: ignore[method-assign]
+    await computing.compute([*items(here, a=POISON), *items(gone, b=2.0)], others_wait=False)
+    assert (model.told, len(model.runs), computing.running) == (1, 1, 0)
+    assert (here.done, gone.done) == ({"a": "cancelled"}, {})
+    computing.close()
+
+
+@pytest.mark.parametrize(("others_wait", "known"), [(True, True), (False, False)])
+async def test_what_it_can_do_is_learnt_while_others_wait(items: Make, others_wait: bool, known: bool) -> None:
+    model, origin = Model(Raised("failed", "")), Origin()
+    computing = computing_of(model, [])
+    batch = items(origin, a=1.0, b=2.0)
+    for item in batch:
+        item.received_s = time.monotonic() - 1.0  # busy since
+    await computing.compute(batch, others_wait=others_wait)
+    await asyncio.sleep(0)
+    assert (computing.capacity.per_s > 0) is known
+    computing.close()
+
+
+async def test_what_was_not_computed_says_nothing_of_what_it_can_do(
+    items: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, origin = Model(Raised("failed", "")), Origin()
+    computing = computing_of(model, [])
+    told: list[tuple[int, bool]] = []
+    finished = computing.capacity.finished
+
+    def note(count: int, waited_since_s: float, ended_s: float, *, full: bool) -> None:
+        told.append((count, full))
+        finished(count, waited_since_s, ended_s, full=full)
+
+    monkeypatch.setattr(computing.capacity, "finished", note)
+    batch = items(origin, a=1.0, b=2.0, c=3.0)
+    batch[1].withdrawn = True
+    await computing.compute(batch, others_wait=True)
+    await asyncio.sleep(0)
+    assert told == [(2, False)]
     computing.close()
