@@ -23,6 +23,7 @@ from prometheus_client import (
 from modelmq import events
 from modelmq.errors import REQUEST_ERRORS
 from modelmq.events import Event
+from modelmq.observe.answered import Answered, Series
 from modelmq.observe.known_models import OTHER, KnownModels
 
 METRICS_CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
@@ -64,8 +65,8 @@ class Metrics:
         self._unmatched = counter("replies_unmatched", "Replies nobody waited for: late or duplicate.")
         self._in_flight = gauge("requests_in_flight", "Requests the gateway holds now.")
 
-        self._requests = counter("requests", "Requests answered by the gateway.", (*_MODEL, "code"))
-        self._request_s = histogram("request_duration_seconds", "Arrival to answer, gateway.", ("model",), _SECONDS)
+        self._requests = Answered(_SECONDS)
+        registry.register(self._requests)
 
         self._refused = counter("messages_refused", "Messages refused before computing.", ("model", "code"))
         self._outcomes = counter("outcomes", "Requests settled by the worker.", (*_MODEL, "outcome"))
@@ -83,7 +84,7 @@ class Metrics:
         self._process_ends = counter("model_process_ends", "Model processes that ended unasked.", _MODEL)
         self._queue_missing = counter("queue_missing", "Times a queue was found absent.", ("queue",))
 
-        self._answered: dict[tuple[str, str, str], tuple[Counter, Histogram]] = {}
+        self._answered: dict[tuple[str, str, str], Series] = {}
         self._batches: dict[tuple[str, str], tuple[Counter, Histogram, Histogram, Histogram]] = {}
         self._settled: dict[tuple[str, str, str], Counter] = {}
         self._handlers = self._by_event()
@@ -130,11 +131,10 @@ class Metrics:
         if found is None:
             model, version = self._known.labels(event.model, event.version)
             code = _one_of(_CODES, event.code)
-            found = self._requests.labels(model, version, code), self._request_s.labels(model)
+            found = self._requests.series(model, version, code)
             if (model, version, code) == key:  # else a caller could fill the memory with invented names
                 self._answered[key] = found
-        found[0].inc()
-        found[1].observe(event.duration_s)
+        found.add(event.duration_s)
 
     def _on_batch(self, event: events.BatchFinished) -> None:
         key = (event.model, event.version)
