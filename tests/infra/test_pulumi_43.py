@@ -20,12 +20,6 @@ def broker(node43: RunningNode) -> RunningNode:
     return node43
 
 
-@pytest.fixture(scope="module")
-def checkpoints() -> bool:
-    """A whole life as users have it."""
-    return True
-
-
 @pytest.fixture
 def follow(stack: Program) -> Callable[[str], None]:
     """Runs the page's block with this text in it, line by line."""

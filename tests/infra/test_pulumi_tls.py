@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import pytest
+
 from modelmq.broker.management import Management
 from modelmq.broker.node import RunningNode
 from tests.infra.engine import Program
-from tests.infra.steps import NOTHING, UP, drift
+from tests.infra.steps import NOTHING, SAME, UP, drift
+
+
+@pytest.fixture(scope="module")
+def checkpoints() -> bool:
+    """As users have them."""
+    return True
 
 
 def test_the_authority_is_what_makes_the_broker_trusted(
@@ -21,3 +29,4 @@ def test_the_authority_is_what_makes_the_broker_trusted(
     stack.config("broker.ca_file", broker.ca_file)
     stack.pulumi(*UP)
     assert drift(stack, vhost, admin) == NOTHING
+    stack.pulumi(*SAME)
