@@ -18,7 +18,7 @@ from modelmq.errors import InvalidRequest, ModelFailed, RequestError
 from modelmq.metadata import Signature
 from modelmq.protocol.content_type import require_json
 from modelmq.protocol.json_reading import read_tensor
-from modelmq.protocol.json_writing import WrittenTensor, write_tensor
+from modelmq.protocol.json_writing import WrittenRows, WrittenTensor, write_rows, write_tensor
 from modelmq.protocol.tensors import (
     Array,
     Envelope,
@@ -114,16 +114,17 @@ def decode_request(
 
 def encode_response(model: str, version: str, request_id: str | None, outputs: Mapping[str, Array]) -> bytes:
     """The body of a reply. Raises ModelFailed naming the output when JSON cannot carry its values."""
-    return encode_written(model, version, request_id, list(write_outputs(outputs, model).values()))
+    written = [write_tensor(name, array, "Output", ModelFailed, model) for name, array in outputs.items()]
+    return encode_written(model, version, request_id, written)
 
 
-def write_outputs(outputs: Mapping[str, Array], model: str) -> dict[str, WrittenTensor]:
-    """The first half of `encode_response`, for outputs whose `rows` then go to several requests."""
-    return {name: write_tensor(name, array, "Output", ModelFailed, model) for name, array in outputs.items()}
+def write_outputs(outputs: Mapping[str, Array], model: str) -> dict[str, WrittenRows]:
+    """Outputs whose rows go to several requests, each then with `encode_written`. Raises ModelFailed."""
+    return {name: write_rows(name, array, "Output", ModelFailed, model) for name, array in outputs.items()}
 
 
 def encode_written(model: str, version: str, request_id: str | None, written: list[WrittenTensor]) -> bytes:
-    """The second half."""
+    """The body of a reply, of tensors that are written."""
     return _encode(_WrittenResponse(model, version, written, request_id))
 
 

@@ -10,7 +10,7 @@ from functools import partial
 
 from modelmq.errors import DeadLettered, Expired, ModelFailed, RequestError, Unavailable, request_error
 from modelmq.protocol import encode_response, encode_written, write_outputs
-from modelmq.protocol.json_writing import WrittenTensor
+from modelmq.protocol.json_writing import WrittenRows
 from modelmq.runtimes import ModelSource
 from modelmq.worker.executor import Died
 from modelmq.worker.item import WorkItem
@@ -21,7 +21,7 @@ from modelmq.worker.wire import Raised
 _LEAST_BYTES = 2
 """Of an element in JSON, as in `0,`."""
 WRITTEN_AT_ONCE = 65_536
-"""Elements up to which the outputs of a batch are written as a whole: Python's numbers take ten times their memory."""
+"""Elements up to which the outputs of a batch are written as a whole; of more, one request's text is held at a time."""
 
 
 def successes(items: Sequence[WorkItem], outputs: Tensors, source: ModelSource, max_reply_bytes: int) -> list[Answer]:
@@ -47,7 +47,7 @@ def success(item: WorkItem, outputs: Tensors, source: ModelSource, max_reply_byt
 
 
 def _cut(
-    items: Sequence[WorkItem], written: dict[str, WrittenTensor], source: ModelSource, max_reply_bytes: int
+    items: Sequence[WorkItem], written: dict[str, WrittenRows], source: ModelSource, max_reply_bytes: int
 ) -> list[Answer]:
     answers: list[Answer] = []
     start = 0
@@ -65,7 +65,7 @@ def _response(item: WorkItem, outputs: Tensors, source: ModelSource, max_reply_b
     return encode_response(source.name, source.version, item.request_id, wanted)
 
 
-def _response_of_rows(item: WorkItem, written: dict[str, WrittenTensor], start: int, source: ModelSource) -> bytes:
+def _response_of_rows(item: WorkItem, written: dict[str, WrittenRows], start: int, source: ModelSource) -> bytes:
     wanted = select(written, item.outputs, source.name).values()
     rows = [tensor.rows(start, item.rows) for tensor in wanted]
     return encode_written(source.name, source.version, item.request_id, rows)

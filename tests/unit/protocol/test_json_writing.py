@@ -8,14 +8,23 @@ import numpy as np
 import pytest
 
 from modelmq.errors import ModelFailed
-from modelmq.protocol import json_writing
-from modelmq.protocol.json_writing import write_tensor
+from modelmq.protocol.json_writing import write_rows, write_tensor
 
 RNG = np.random.default_rng(7)
 
 
 def written(array: np.ndarray[Any, Any]) -> str:
     return msgspec.json.encode(write_tensor("y", array, "Output", ModelFailed).data).decode()
+
+
+def in_rows(array: np.ndarray[Any, Any], *counts: int) -> list[str]:
+    rows, start, texts = write_rows("y", array, "Output", ModelFailed), 0, []
+    for count in counts:
+        tensor = rows.rows(start, count)
+        assert tensor.shape == (count, *array.shape[1:])
+        texts.append(msgspec.json.encode(tensor.data).decode())
+        start += count
+    return texts
 
 
 def numbers_of_32_bits() -> np.ndarray[Any, Any]:
@@ -34,9 +43,7 @@ def numbers_of_32_bits() -> np.ndarray[Any, Any]:
     )
 
 
-@pytest.mark.parametrize("few", [0, 10**9])
-def test_32_bits_are_written_with_the_fewest_digits_that_read_back(few: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(json_writing, "FEW", few)
+def test_32_bits_are_written_with_the_fewest_digits_that_read_back() -> None:
     numbers = numbers_of_32_bits()
     texts = written(numbers)[1:-1].split(",")
     back = np.array([np.float32(float(text)) for text in texts])
@@ -53,7 +60,7 @@ def significant_digits(text: str) -> int:
     ("array", "text"),
     [
         (np.array([0.1, 1, -2.5e-7], np.float32), "[0.1,1.0,-2.5e-7]"),
-        (np.array([0.1, 1e300]), "[0.1,1e300]"),
+        (np.array([0.1, 1e300]), "[0.1,1e+300]"),
         (np.array([], np.float32), "[]"),
         (np.float32(0.5), "[0.5]"),
         (np.array([True, False]), "[true,false]"),
@@ -73,3 +80,27 @@ def test_data_is_flat_in_row_major_order(array: np.ndarray[Any, Any], text: str)
 def test_a_sum_that_overflows_is_no_reason_to_refuse() -> None:
     largest = np.finfo(np.float64).max
     assert json.loads(written(np.array([largest, largest]))) == [largest, largest]
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.arange(24, dtype=np.float32).reshape(4, 2, 3) / 7,
+        np.arange(4),
+        np.array([[1, 2], [3, 4], [5, 6], [7, 8]], np.int8).T.copy().T,
+        np.array([0.5, 2, -1e-9, 3], ">f8"),
+        np.array([True, False, True, True]),
+        np.array(["a],[b", '"', "ä", ""], object),
+        np.array([[b"a", b"b"]] * 4, object),
+        np.zeros((4, 0), np.float32),
+        np.zeros((4, 0), object),
+        np.zeros((4, 2, 0, 3), np.int64),
+    ],
+)
+def test_rows_are_written_as_if_each_request_had_been_alone(array: np.ndarray[Any, Any]) -> None:
+    assert in_rows(array, 1, 2, 1) == [written(array[:1]), written(array[1:3]), written(array[3:])]
+
+
+def test_of_no_rows_nothing_is_written() -> None:
+    assert in_rows(np.zeros((0, 3), np.float32)) == []
+    assert write_rows("y", np.zeros((0, 3), np.float32), "Output", ModelFailed).texts == []
