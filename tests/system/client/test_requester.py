@@ -296,7 +296,7 @@ async def test_a_reply_over_the_limit_is_a_failure(broker: Any, asking: Any, vho
 async def test_more_than_the_connection_should_hold_waits_and_is_sent(broker: Any, asking: Any) -> None:
     await broker.provision()
     await broker.echo()
-    asker = await asking()
+    asker = await asking(confirm_timeout_s=30)  # 40 MB
     shard = asker.requester._shards[0]
     bodies = [bytes([number]) * 2_000_000 for number in range(20)]
     first = [asyncio.create_task(asker.ask(body)) for body in bodies[:10]]

@@ -234,7 +234,7 @@ class Load:
     def failed(self) -> dict[str, int]:
         return {what: count for what, count in self.answers.items() if what != "ok"}
 
-    async def more(self, count: int = 200) -> None:
+    async def more(self, count: int = 80) -> None:
         """Wait for so many further good answers."""
         wanted = self.answers["ok"] + count
         async with asyncio.timeout(PATIENCE_S):
@@ -255,7 +255,7 @@ class Load:
 
 
 @asynccontextmanager
-async def load(ask: Callable[[float], Awaitable[list[float]]], callers: int = 16) -> Any:
+async def load(ask: Callable[[float], Awaitable[list[float]]], callers: int = 8) -> Any:
     """Under load within the block; at its end everything asked was answered, and nothing failed."""
     made = Load()
     tasks = [asyncio.create_task(made.caller(ask, number * 1_000_000)) for number in range(callers)]
