@@ -19,6 +19,7 @@ import msgspec
 import pytest
 
 from modelmq.amqp import ConnectionOptions, connect
+from modelmq.client.shard import Shard
 from modelmq.events import Event
 from modelmq.gateway.service import Gateway
 from modelmq.messages import ReplyMode
@@ -29,6 +30,9 @@ from modelmq.topology import build
 from modelmq.topology_names import ModelRoute
 
 PATIENCE_S = 30.0
+
+Serve = Callable[..., Awaitable[tuple["Running", "Child"]]]
+"""Settings of the gateway to the gateway and the worker."""
 
 DOUBLE = """
     class Model:
@@ -158,8 +162,29 @@ class Running:
         """Ask until the answer has this status."""
         return await until_status(self.http, path, status)
 
+    async def until_served(self, models_dir: Path) -> None:
+        """Ask until every model of this folder is ready."""
+        for model in scan(models_dir).models:
+            await self.until_status(f"/v2/models/{model.name}/versions/{model.version}/ready", 200)
+
+    async def until_confirmed(self, count: int) -> None:
+        """Wait until so many requests are under way, no more, and the broker has confirmed every one."""
+        await until(lambda: [request.state for request in self._shard._pending] == ["confirmed"] * count)
+
     async def infer(self, model: str, *values: float, **arguments: Any) -> httpx.Response:
         return await self.http.post(f"/v2/models/{model}/infer", content=body_of(*values), **arguments)
+
+    def break_off(self) -> None:
+        """End its connection to RabbitMQ as a network that fails does."""
+        connection = self._shard._link.connection
+        assert connection is not None
+        connection.abort()
+
+    @property
+    def _shard(self) -> Shard:
+        """Its one connection to RabbitMQ, and the requests that wait there; the gateway itself shows neither."""
+        (shard,) = self.gateway._requester._shards
+        return shard
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -273,6 +298,20 @@ def spawn(models_dir: Path, tmp_path: Path, reply_mode: ReplyMode) -> Iterator[C
     for child in children:
         child.process.kill()
         child.process.wait(timeout=10)
+
+
+@pytest.fixture
+def serving(declare: Any, spawn: Any, start_gateway: Any, broker: Broker, models_dir: Path) -> Serve:
+    """Serves the models made so far by a worker process and a gateway in this one; returns once every one is ready."""
+
+    async def serve(**gateway: Any) -> tuple[Running, Child]:
+        await declare(broker)
+        worker: Child = await spawn("worker", broker)
+        running: Running = await start_gateway(broker, **gateway)
+        await running.until_served(models_dir)
+        return running, worker
+
+    return serve
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 
 from modelmq.events import RequestAnswered
 
-from .conftest import Broker, Running, body_of, until, values_of
+from .conftest import Broker, Running, Serve, body_of, until, values_of
 
 pytestmark = pytest.mark.broker
 Async = Callable[..., Awaitable[Any]]
@@ -37,15 +37,11 @@ TENSOR = '{"name": "x", "datatype": "FP64", "shape": [1], "data": [1]}'
 
 @pytest.mark.both_reply_modes
 @pytest.mark.both_brokers
-async def test_models_are_described_and_asked_by_version(
-    make_model: Make, declare: Async, spawn: Async, start_gateway: Async, broker: Broker
-) -> None:
+async def test_models_are_described_and_asked_by_version(make_model: Make, serving: Serve) -> None:
     make_model("scale")
     make_model("scale", TRIPLE, version="10")
     make_model("single", toml='queue = "ml-service-queue"\nrouting_key = "ml_service"\n')
-    await declare(broker)
-    await spawn("worker", broker)
-    gateway: Running = await start_gateway(broker)
+    gateway, _ = await serving()
     http = gateway.http
     assert (await gateway.until_status("/v2/models/scale/versions/1/ready", 200)).json() == {
         "name": "scale",
@@ -86,14 +82,9 @@ async def test_models_are_described_and_asked_by_version(
         assert (values_of(answer), answer.json()["model_name"]) == ([8], "single")
 
 
-async def test_ids_and_trace_go_all_the_way(
-    make_model: Make, declare: Async, spawn: Async, start_gateway: Async, broker: Broker
-) -> None:
+async def test_ids_and_trace_go_all_the_way(make_model: Make, serving: Serve) -> None:
     make_model("fails", RAISING)
-    await declare(broker)
-    worker = await spawn("worker", broker)
-    gateway: Running = await start_gateway(broker)
-    await gateway.until_status("/v2/models/fails/ready", 200)
+    gateway, worker = await serving()
 
     ours = await gateway.infer("fails", 1, headers={"x-request-id": "from-the-caller"})
     assert ours.status_code == 500
@@ -110,9 +101,7 @@ async def test_ids_and_trace_go_all_the_way(
     assert logged == told
 
 
-async def test_bad_input_is_told_to_its_caller_and_harms_nobody(
-    make_model: Make, declare: Async, spawn: Async, start_gateway: Async, broker: Broker
-) -> None:
+async def test_bad_input_is_told_to_its_caller_and_harms_nobody(make_model: Make, serving: Serve) -> None:
     make_model("double")
     make_model(
         "two",
@@ -124,11 +113,7 @@ async def test_bad_input_is_told_to_its_caller_and_harms_nobody(
                 return {"y": batch["x"]}
     """,
     )
-    await declare(broker)
-    await spawn("worker", broker)
-    gateway: Running = await start_gateway(broker)
-    await gateway.until_status("/v2/models/two/ready", 200)
-    await gateway.until_status("/v2/models/double/ready", 200)
+    gateway, _ = await serving()
 
     def inputs(*tensors: str) -> str:
         return f'{{"inputs": [{", ".join(tensors)}]}}'

@@ -14,7 +14,7 @@ from modelmq.amqp import Delivery, connect
 from modelmq.bundles import BUNDLE
 from modelmq.messages import MODEL_EXCHANGE
 
-from .conftest import Broker, Running, values_of
+from .conftest import Broker, Running, Serve, values_of
 
 pytestmark = pytest.mark.broker
 Async = Callable[..., Awaitable[Any]]
@@ -86,13 +86,10 @@ async def _tapped(broker: Broker) -> tuple[Any, Tap]:
 
 @pytest.mark.both_reply_modes
 async def test_workers_end_under_load_and_no_request_of_a_bundle_fails(
-    make_model: Make, declare: Async, spawn: Async, start_gateway: Async, broker: Broker
+    make_model: Make, serving: Serve, spawn: Async, broker: Broker
 ) -> None:
     make_model("double", toml=SMALL)
-    await declare(broker)
-    worker = await spawn("worker", broker)
-    gateway: Running = await start_gateway(broker)
-    await gateway.until_status("/v2/models/double/ready", 200)
+    gateway, worker = await serving()
     connection, tap = await _tapped(broker)
     crowd = Crowd(gateway)
     for end in (worker.terminate, None):
@@ -115,13 +112,10 @@ async def test_workers_end_under_load_and_no_request_of_a_bundle_fails(
 
 @pytest.mark.both_reply_modes
 async def test_a_request_that_kills_the_model_is_dead_alone_and_its_bundle_is_answered(
-    make_model: Make, declare: Async, spawn: Async, start_gateway: Async, broker: Broker
+    make_model: Make, serving: Serve, broker: Broker
 ) -> None:
     make_model("double", POISON, toml=SMALL)
-    await declare(broker)
-    await spawn("worker", broker)
-    gateway: Running = await start_gateway(broker)
-    await gateway.until_status("/v2/models/double/ready", 200)
+    gateway, _ = await serving()
     connection, tap = await _tapped(broker)
     crowd = Crowd(gateway)
     await crowd.more(tap)

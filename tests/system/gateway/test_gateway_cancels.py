@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,9 @@ import pytest
 
 from modelmq.events import RequestAnswered
 
-from .conftest import PATIENCE_S, Broker, Child, Running, body_of, until, values_of
+from .conftest import PATIENCE_S, Child, Running, Serve, body_of, until, values_of
 
 pytestmark = pytest.mark.broker
-Async = Callable[..., Awaitable[Any]]
 Make = Callable[..., None]
 
 GATED = """
@@ -89,17 +88,12 @@ class Bench:
 
 
 @pytest.fixture
-async def bench(
-    make_model: Make, declare: Async, spawn: Async, start_gateway: Async, broker: Broker, tmp_path: Path
-) -> Any:
+async def bench(make_model: Make, serving: Serve, tmp_path: Path) -> Any:
     made: list[Bench] = []
 
     async def make(toml: str) -> Bench:
         make_model("m", GATED, toml=toml)
-        await declare(broker)
-        worker = await spawn("worker", broker)
-        gateway: Running = await start_gateway(broker)
-        await gateway.until_status("/v2/models/m/ready", 200)
+        gateway, worker = await serving()
         assert values_of(await gateway.infer("m", 1)) == [2]  # from now on it is known what a request costs
         made.append(Bench(gateway, worker, tmp_path))
         return made[-1]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from tests.system.worker.conftest import Running as RunningWorker
 from .conftest import Broker, Running, values_of
 
 pytestmark = pytest.mark.broker
+Make = Callable[..., None]
+ServeHere = Callable[..., Awaitable[tuple[Running, RunningWorker]]]
 
 CRASHES = """
     import os
@@ -33,17 +35,30 @@ CRASHES = """
 """
 
 
+@pytest.fixture
+async def serving_here(declare: Any, start_gateway: Any, broker: Broker, models_dir: Path) -> AsyncIterator[ServeHere]:
+    """As `serving`, but with the worker in this process, where tests see its events; the settings are the worker's."""
+    started: list[RunningWorker] = []
+
+    async def serve(**worker: Any) -> tuple[Running, RunningWorker]:
+        await declare(broker)
+        own = WorkerSettings(**worker)
+        started.append(RunningWorker(Settings(models_dir=str(models_dir), broker=broker.settings, worker=own)))
+        gateway: Running = await start_gateway(broker, worker_grace_s=60.0)
+        await gateway.until_served(models_dir)
+        return gateway, started[-1]
+
+    yield serve
+    for each in started:
+        await each.stop()
+
+
 async def test_a_crash_loop_is_refused_at_once_and_served_again_when_it_ends(
-    make_model: Callable[..., None], declare: Callable[..., Awaitable[None]], start_gateway: Any, broker: Broker,
-    models_dir: Path, tmp_path: Path,
-) -> None:  # fmt: skip
+    make_model: Make, serving_here: ServeHere, tmp_path: Path
+) -> None:
     make_model("fragile", CRASHES)
     make_model("double")
-    await declare(broker)
-    worker = RunningWorker(Settings(models_dir=str(models_dir), broker=broker.settings))
-    gateway: Running = await start_gateway(broker, worker_grace_s=60.0)
-    for model in ("fragile", "double"):
-        await gateway.until_status(f"/v2/models/{model}/ready", 200)
+    gateway, worker = await serving_here()
     assert values_of(await gateway.infer("fragile", 1)) == [2]
 
     (tmp_path / "broken").touch()
@@ -64,23 +79,17 @@ async def test_a_crash_loop_is_refused_at_once_and_served_again_when_it_ends(
     assert values_of(await held) == [6]
     await gateway.until_status("/v2/models/fragile/ready", 200)
     assert values_of(await gateway.infer("fragile", 5)) == [10]
-    await worker.stop()
 
 
 HANGS = CRASHES.replace("os._exit(5)", "__import__('time').sleep(batch['x'][0] * 3600)")
 
 
 async def test_a_model_that_hangs_with_every_request_is_restarted_no_more_often_than_its_budget_allows(
-    make_model: Callable[..., None], declare: Callable[..., Awaitable[None]], start_gateway: Any, broker: Broker,
-    models_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+    make_model: Make, serving_here: ServeHere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(restarts, "RETRY_DELAYS_S", (3.0, 60.0))
     make_model("fragile", HANGS, toml="max_batch_size = 1\nmax_run_s = 0.3")
-    await declare(broker)
-    own = WorkerSettings(max_attempts=1)
-    worker = RunningWorker(Settings(models_dir=str(models_dir), broker=broker.settings, worker=own))
-    gateway: Running = await start_gateway(broker, worker_grace_s=60.0)
-    await gateway.until_status("/v2/models/fragile/ready", 200)
+    gateway, worker = await serving_here(max_attempts=1)
 
     (tmp_path / "broken").touch()
     for _ in range(3):
@@ -94,4 +103,3 @@ async def test_a_model_that_hangs_with_every_request_is_restarted_no_more_often_
     (tmp_path / "broken").unlink()
     await gateway.until_status("/v2/models/fragile/ready", 200)
     assert values_of(await gateway.infer("fragile", 5)) == [10]
-    await worker.stop()

@@ -12,7 +12,7 @@ import pytest
 
 from modelmq.events import BrokerConnected
 
-from .conftest import Broker, Running, values_of
+from .conftest import Running, Serve, values_of
 
 pytestmark = pytest.mark.broker
 Async = Callable[..., Awaitable[Any]]
@@ -37,33 +37,16 @@ PAYING = """
 """
 
 
-def break_off(gateway: Running) -> None:
-    connection = gateway.gateway._requester._shards[0]._link.connection
-    assert connection is not None
-    connection.abort()
-
-
 @pytest.fixture
-def asked(
-    make_model: Make,
-    declare: Async,
-    spawn: Async,
-    start_gateway: Async,
-    broker: Broker,
-    tmp_path: Path,
-    wait_for_file: Any,
-) -> Async:
+def asked(make_model: Make, serving: Serve, tmp_path: Path, wait_for_file: Any) -> Async:
     """A request for 100 that stands in the model when the connection ends: the gateway, and its answer to come."""
 
     async def ask(toml: str) -> tuple[Running, asyncio.Task[Any]]:
         make_model("pays", PAYING, toml=toml)
-        await declare(broker)
-        await spawn("worker", broker)
-        gateway: Running = await start_gateway(broker, confirm_timeout_s=10.0)
-        await gateway.until_status("/v2/models/pays/ready", 200)
+        gateway, _ = await serving(confirm_timeout_s=10.0)
         answer = asyncio.create_task(gateway.infer("pays", 100))
         await wait_for_file(tmp_path / "entered")
-        break_off(gateway)
+        gateway.break_off()
         await gateway.until(lambda: len(gateway.of(BrokerConnected)) == 2)
         return gateway, answer
 
@@ -90,14 +73,9 @@ async def test_any_other_is_asked_again_and_answers(asked: Async, tmp_path: Path
     assert values_of(await answer) == [200]
 
 
-async def test_a_model_says_how_long_its_callers_wait(
-    make_model: Make, declare: Async, spawn: Async, start_gateway: Async, broker: Broker, tmp_path: Path
-) -> None:
+async def test_a_model_says_how_long_its_callers_wait(make_model: Make, serving: Serve, tmp_path: Path) -> None:
     make_model("pays", PAYING, toml="timeout_s = 0.3\n")
-    await declare(broker)
-    await spawn("worker", broker)
-    gateway: Running = await start_gateway(broker)
-    await gateway.until_status("/v2/models/pays/ready", 200)
+    gateway, _ = await serving()
     began = time.monotonic()
     assert (await gateway.infer("pays", 100)).status_code == 504
     assert 0.3 <= time.monotonic() - began < 5

@@ -13,7 +13,7 @@ import pytest
 from modelmq.events import ModelSeen, RequestAnswered
 from modelmq.topology_names import ModelRoute
 
-from .conftest import SLOW, Broker, Running, body_of, until, values_of
+from .conftest import SLOW, Broker, Running, Serve, body_of, until, values_of
 
 pytestmark = pytest.mark.broker
 Async = Callable[..., Awaitable[Any]]
@@ -91,13 +91,10 @@ async def test_workers_that_disagree_close_the_model_until_one_leaves(
 
 @pytest.mark.both_reply_modes
 async def test_a_model_whose_workers_are_gone_is_told_so_and_comes_back(
-    make_model: Make, declare: Async, spawn: Async, start_gateway: Async, broker: Broker
+    make_model: Make, serving: Serve, spawn: Async, broker: Broker
 ) -> None:
     make_model("double")
-    await declare(broker)
-    worker = await spawn("worker", broker)
-    gateway: Running = await start_gateway(broker, worker_grace_s=4.0)
-    await gateway.until_status("/v2/models/double/ready", 200)
+    gateway, worker = await serving(worker_grace_s=4.0)
     worker.process.kill()
     assert "any more" in (await gateway.until_status("/v2/models/double/ready", 503)).json()["error"]
     assert (await gateway.http.get("/v2/models/double")).status_code == 200
@@ -118,13 +115,10 @@ async def test_a_model_whose_workers_are_gone_is_told_so_and_comes_back(
 
 @pytest.mark.both_reply_modes
 async def test_a_single_worker_is_restarted_under_load_and_no_request_fails(
-    make_model: Make, declare: Async, spawn: Async, start_gateway: Async, broker: Broker
+    make_model: Make, serving: Serve, spawn: Async, broker: Broker
 ) -> None:
     make_model("double")
-    await declare(broker)
-    worker = await spawn("worker", broker)
-    gateway: Running = await start_gateway(broker)
-    await gateway.until_status("/v2/models/double/ready", 200)
+    gateway, worker = await serving()
     stop = asyncio.Event()
     statuses: list[int] = []
 
@@ -150,20 +144,11 @@ async def test_a_single_worker_is_restarted_under_load_and_no_request_fails(
 
 
 async def test_a_request_in_the_model_outlives_the_drain_of_its_worker(
-    make_model: Make,
-    declare: Async,
-    spawn: Async,
-    start_gateway: Async,
-    broker: Broker,
-    tmp_path: Path,
-    wait_for_file: Any,
+    make_model: Make, serving: Serve, tmp_path: Path, wait_for_file: Any
 ) -> None:
     """A draining worker still answers, so its model is not given up, however short the grace."""
     make_model("slow", SLOW)
-    await declare(broker)
-    worker = await spawn("worker", broker)
-    gateway: Running = await start_gateway(broker, worker_grace_s=2.5)
-    await gateway.until_status("/v2/models/slow/ready", 200)
+    gateway, worker = await serving(worker_grace_s=2.5)
     asked = asyncio.create_task(gateway.infer("slow", 100))
     await wait_for_file(tmp_path / "entered")
     worker.terminate()

@@ -17,7 +17,7 @@ from modelmq.messages import MODEL_EXCHANGE
 from tests.conftest import Vhost
 from tests.nodes import rabbitmqctl
 
-from .conftest import PATIENCE_S, SLOW, Broker, Running, body_of, until, values_of
+from .conftest import PATIENCE_S, SLOW, Broker, Running, Serve, body_of, until, values_of
 
 pytestmark = pytest.mark.broker
 Async = Callable[..., Awaitable[Any]]
@@ -41,14 +41,9 @@ def predicted_s(gateway: Running) -> float:
 
 
 @pytest.mark.both_brokers
-async def test_who_would_wait_past_the_deadline_is_refused_at_once(
-    make_model: Make, declare: Async, spawn: Async, start_gateway: Async, broker: Broker
-) -> None:
+async def test_who_would_wait_past_the_deadline_is_refused_at_once(make_model: Make, serving: Serve) -> None:
     make_model("slow", SLEEPER.replace("SECONDS", "0.1"), toml="max_batch_size = 2\n")
-    await declare(broker)
-    await spawn("worker", broker)
-    gateway: Running = await start_gateway(broker)
-    await gateway.until_status("/v2/models/slow/ready", 200)
+    gateway, _ = await serving()
     gateway.http._transport._pool._max_connections = 1000  # type: ignore[attr-defined]
     waiting = [asyncio.create_task(gateway.infer("slow", each)) for each in range(120)]
     await until(lambda: predicted_s(gateway) > 2)
@@ -98,24 +93,14 @@ def short(
 
 @pytest.mark.both_brokers
 async def test_an_alarm_is_503_at_once_and_what_was_accepted_is_answered_behind_it(
-    make_model: Make,
-    declare: Async,
-    spawn: Async,
-    start_gateway: Async,
-    broker: Broker,
-    short: Callable[[bool], None],
-    tmp_path: Path,
+    make_model: Make, serving: Serve, short: Callable[[bool], None], tmp_path: Path
 ) -> None:
     make_model("slow", SLOW)
-    await declare(broker)
-    await spawn("worker", broker)
-    gateway: Running = await start_gateway(broker)
-    await gateway.until_status("/v2/models/slow/ready", 200)
+    gateway, _ = await serving()
     accepted = [asyncio.create_task(gateway.infer("slow", 100))]
     await until((tmp_path / "entered").exists)
     accepted += [asyncio.create_task(gateway.infer("slow", each)) for each in range(9)]
-    (shard,) = gateway.gateway._requester._shards
-    await until(lambda: [each.state for each in shard._pending] == ["confirmed"] * 10)
+    await gateway.until_confirmed(10)
 
     await asyncio.to_thread(short, True)
     await gateway.until(lambda: any(event.blocked for event in gateway.of(BrokerBlocked)))
@@ -190,26 +175,16 @@ def little(vhost: Vhost, _admin: Any) -> Callable[[bool], None]:
 
 @pytest.mark.both_brokers
 async def test_a_queue_that_refuses_though_it_is_not_full_is_503(
-    make_model: Make,
-    declare: Async,
-    spawn: Async,
-    start_gateway: Async,
-    broker: Broker,
-    little: Callable[[bool], None],
-    tmp_path: Path,
+    make_model: Make, serving: Serve, little: Callable[[bool], None], tmp_path: Path
 ) -> None:
     """Full by the broker's word and not by ours: here somebody's policy allows less, elsewhere it has no leader."""
     make_model("slow", SLOW, toml="max_batch_size = 1\n")
-    await declare(broker)
-    await spawn("worker", broker)
-    gateway: Running = await start_gateway(broker)
-    await gateway.until_status("/v2/models/slow/ready", 200)
+    gateway, _ = await serving()
     await asyncio.to_thread(little, True)
     holding = asyncio.create_task(gateway.infer("slow", 100))
     await until((tmp_path / "entered").exists)
-    (shard,) = gateway.gateway._requester._shards
     asked = [asyncio.create_task(gateway.infer("slow", each)) for each in range(5)]
-    await until(lambda: [each.state for each in shard._pending] == ["confirmed"] * 6)
+    await gateway.until_confirmed(6)
     # How many come before a quorum queue says that it is full, is not told.
     asked += [asyncio.create_task(gateway.infer("slow", each)) for each in range(10)]
     await gateway.until(lambda: any(each.code == "unavailable" for each in gateway.of(RequestAnswered)))
