@@ -112,8 +112,8 @@ def render_conf(
         "disk_free_limit.absolute = 200MB",
         # The default of 4.x, a sixteenth of that of 3.10; a message above it closes the channel.
         f"max_message_size = {16 * _MIB}",
-        # By default a node keeps up to 512 MiB of its quorum queues' journal in memory as well.
-        f"raft.wal_max_size_bytes = {64 * _MIB}",
+        # By default a node keeps up to 512 MiB of its quorum queues' journal in memory as well, and fills it slowly.
+        f"raft.wal_max_size_bytes = {16 * _MIB}",
         "log.file.level = info",
         f"log.file.rotation.size = {10 * _MIB}",
         "log.file.rotation.count = 3",
