@@ -41,6 +41,7 @@ SIZE = 3
 _ADMIN = "modelmq-admin"
 _ERL_TIMEOUT_S = 30.0
 _READY_TIMEOUT_S = 90.0
+_RESUMED_TIMEOUT_S = 10.0
 _EPMD_TIMEOUT_S = 10.0
 
 _CONF = """\
@@ -204,11 +205,19 @@ class Cluster:
 
     def restore(self) -> None:
         """Whatever was done: no node is paused, cut off or down, and they are one cluster."""
-        for index in tuple(self._paused):
+        paused = tuple(self._paused)
+        for index in paused:
             self.resume(index)
         self.heal()
         self.start(*range(SIZE))
-        self.wait_ready()
+        try:
+            self.wait_ready(_READY_TIMEOUT_S if not paused else _RESUMED_TIMEOUT_S)
+        except TimeoutError:
+            # Who was suspended may not have seen the others go, and does not pause: it must be restarted by somebody
+            # (https://www.rabbitmq.com/docs/partitions#suspend).
+            for index in paused:
+                self.restart(index)
+            self.wait_ready()
 
     def leader(self, vhost: str, queue: str) -> int:
         """The index of the node that leads a quorum queue. Raises LookupError while it has no leader."""
