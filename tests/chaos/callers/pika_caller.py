@@ -23,6 +23,8 @@ from tests.chaos.question import Question, answer_of, body_of, code_of_error
 _EXCHANGE = "ml-model-exchange"
 _AGAIN_S = (0.1, 0.5)
 _PREFETCH = 100
+_SILENT_S = 6.0
+"""What was sent to a consumer may be lost between two nodes that lost one another; RabbitMQ 3.10 then sends it no more."""
 _RETURNED = "returned"
 
 
@@ -31,11 +33,13 @@ async def run(caller: Caller) -> None:
     producer = _Producer(caller)
     connecting = asyncio.create_task(producer.keep_connected())
     pausing = asyncio.create_task(producer.obey_pauses())
+    watching = asyncio.create_task(producer.watch_replies())
     try:
         await caller.run(producer.ask, producer.ready)
     finally:
         connecting.cancel()
         pausing.cancel()
+        watching.cancel()
         producer.close()
 
 
@@ -45,6 +49,7 @@ class _Producer:
         self._connection: AsyncioConnection | None = None
         self._channel: Channel | None = None
         self._consumer = ""
+        self._heard_s = 0.0
         self._lost = asyncio.Event()
         self._unconfirmed: dict[int, str] = {}
         self._tag = 0
@@ -102,6 +107,14 @@ class _Producer:
             if self.ready():
                 self._consume()
 
+    async def watch_replies(self) -> None:
+        """A consumer that hears nothing for long, while answers are due, gets another connection."""
+        while True:
+            await asyncio.sleep(1.0)
+            due = self._consumer and self._caller.in_flight and self.ready()
+            if due and time.monotonic() - self._heard_s > _SILENT_S:
+                self._hang_up()
+
     def close(self) -> None:
         if self._connection is not None and self._connection.is_open:
             self._connection.close()
@@ -118,6 +131,7 @@ class _Producer:
         channel.confirm_delivery(self._on_confirm)
         channel.add_on_return_callback(self._on_return)
         channel.add_on_close_callback(lambda *_: self._hang_up())
+        channel.add_on_cancel_callback(lambda *_: self._hang_up())
         channel.basic_qos(prefetch_count=_PREFETCH)
         self._channel = channel
         if not self._caller.paused.is_set():
@@ -129,6 +143,7 @@ class _Producer:
 
     def _consume(self) -> None:
         assert self._channel is not None
+        self._heard_s = time.monotonic()
         self._consumer = self._channel.basic_consume(self._caller.plan.reply_queue, self._on_reply)
 
     def _on_confirm(self, frame: pika.frame.Method) -> None:
@@ -148,6 +163,7 @@ class _Producer:
         self._caller.settled(properties.correlation_id, "returned")
 
     def _on_reply(self, channel: Channel, method: Basic.Deliver, properties: BasicProperties, body: bytes) -> None:
+        self._heard_s = time.monotonic()
         id_ = properties.correlation_id or ""
         code = code_of_error(properties.headers)
         again = id_ in self._answered and self._caller.plan.mutation != "no-dedup"
