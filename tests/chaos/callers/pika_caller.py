@@ -24,7 +24,7 @@ _EXCHANGE = "ml-model-exchange"
 _AGAIN_S = (0.1, 0.5)
 _PREFETCH = 100
 _SILENT_S = 6.0
-"""What was sent to a consumer may be lost between two nodes that lost one another; RabbitMQ 3.10 then sends it no more."""
+"""What was sent to a consumer may be lost between two nodes that lost one another, and is not sent again by 3.10."""
 _RETURNED = "returned"
 
 
