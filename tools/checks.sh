@@ -7,6 +7,7 @@ set -u
 cd "$(dirname "$0")/.." || exit
 PATH=$PWD/.venv/bin:$PATH
 export PATH
+unset PYTHONDONTWRITEBYTECODE # or each of many processes compiles all tests anew
 
 failed=
 summary=
