@@ -49,9 +49,8 @@ async def test_who_would_wait_past_the_deadline_is_refused_at_once(make_model: M
     await until(lambda: predicted_s(gateway) > 2)
 
     before = len(gateway.of(RequestAnswered))
-    began = time.monotonic()
     refused = await gateway.infer("slow", 1, headers=DEADLINE)
-    assert time.monotonic() - began < 0.5
+    assert not all(each.done() for each in waiting)  # it did not wait for those ahead of it
     assert refused.status_code == 429, refused.text
     assert 1 <= int(refused.headers["retry-after"]) <= 6
     assert "Model slow would take about" in refused.json()["error"]
