@@ -98,7 +98,7 @@ async def test_a_connection_that_cannot_close_because_nobody_reads_is_ended(
     shared, idle_s = site.server._shared, site.server._shared.limits.idle_s
     line, connection = await stuck(site, connect, *([b"Connection: close"] if why == "asked to" else []))
     if why == "half closed":
-        connection._since_s -= idle_s  # it was heard of long ago
+        connection._reading.since_s -= idle_s  # it was heard of long ago
         line.writer.write_eof()
         await until(connection._transport.is_closing)
     elif why == "idle":
