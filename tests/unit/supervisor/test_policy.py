@@ -12,8 +12,8 @@ def verdicts(times: list[float], policy: RestartPolicy = POLICY, jitter: float =
     """What is decided when a service ends at these times, until it is given up."""
     ends: tuple[float, ...] = ()
     found: list[Restart | GiveUp] = []
-    for now in times:
-        verdict = after_end(policy, ends, now, jitter)
+    for end_s in times:
+        verdict = after_end(policy, ends, end_s, jitter)
         found.append(verdict)
         if isinstance(verdict, GiveUp):
             break
@@ -51,9 +51,11 @@ def test_never_more_restarts_in_a_window_than_the_budget(
     times: list[float], budget: int, window_s: float, jitter: float
 ) -> None:
     policy = RestartPolicy(budget, window_s)
-    restarted = [now for now, v in zip(times, verdicts(times, policy, jitter), strict=False) if isinstance(v, Restart)]
+    restarted = [
+        at_s for at_s, v in zip(times, verdicts(times, policy, jitter), strict=False) if isinstance(v, Restart)
+    ]
     for start in restarted:
-        assert len([now for now in restarted if start <= now and now - start < window_s]) <= budget
+        assert len([at_s for at_s in restarted if start <= at_s and at_s - start < window_s]) <= budget
 
 
 @given(times=st.lists(st.floats(0, 1e6), max_size=100).map(sorted), budget=st.integers(1, 2000), jitter=st.floats(0, 1))
