@@ -112,7 +112,8 @@ def render_conf(
         "disk_free_limit.absolute = 200MB",
         # The default of 4.x, a sixteenth of that of 3.10; a message above it closes the channel.
         f"max_message_size = {16 * _MIB}",
-        # By default a node keeps up to 512 MiB of its quorum queues' journal in memory as well, and fills it slowly.
+        # By default a node keeps up to 512 MiB of its quorum queues' journal in memory as well. One this small is full
+        # and empty again within a minute of load, so that memory stays flat.
         f"raft.wal_max_size_bytes = {16 * _MIB}",
         "log.file.level = info",
         f"log.file.rotation.size = {10 * _MIB}",
@@ -161,9 +162,12 @@ def render_advanced() -> str:
 
     3.10 writes the quorum queues' journal, then syncs it: two ways to another thread and back. A file opened for
     synchronous writing is as safe with one of them. 4.3 no longer knows this setting, and passes it over.
+
+    The system's log is not used, yet the library for it opens a datagram socket on all addresses unless told otherwise.
     """
     settings = "{quorum_commands_soft_limit, 256}, {dead_letter_worker_publisher_confirm_timeout, 10000}"
-    return f"[{{rabbit, [{settings}]}}, {{ra, [{{wal_write_strategy, o_sync}}]}}].\n"
+    journal, system_log = "{wal_write_strategy, o_sync}", "{protocol, {rfc5424, standard_error}}"
+    return f"[{{rabbit, [{settings}]}}, {{ra, [{journal}]}}, {{syslog, [{system_log}]}}].\n"
 
 
 def render_plugins(*, client_certificates: bool = False) -> str:
