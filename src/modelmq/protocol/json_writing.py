@@ -7,7 +7,7 @@ A number of 32 bits is written with the fewest digits that read back as the same
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import msgspec
 import numpy as np
@@ -18,6 +18,8 @@ from modelmq.protocol.datatypes import datatype_of
 from modelmq.protocol.tensors import Array, Parameters
 from modelmq.protocol.validation import subject
 
+PIECE: Final = 16_384
+"""Numbers that are written at once."""
 _encode = msgspec.json.Encoder().encode
 
 
@@ -42,8 +44,7 @@ class WrittenRows(NamedTuple):
 
     def rows(self, start: int, count: int) -> WrittenTensor:
         """Some of them as a tensor of its own."""
-        texts = self.texts[start : start + count] if math.prod(self.tail) else ()
-        data = msgspec.Raw(b"[" + b",".join(texts) + b"]")
+        data = msgspec.Raw(b"[" + b",".join(self.texts[start : start + count]) + b"]")
         return WrittenTensor(self.name, self.datatype, (count, *self.tail), data)
 
 
@@ -51,12 +52,12 @@ def write_tensor(name: str, array: Array, role: str, error: type[RequestError], 
     """The tensor with flat data. Raises `error` naming it when JSON cannot carry its values."""
     datatype = _datatype(name, array, role, error, model)
     flat = array.ravel()
-    text = _encode(_strings(flat, name, role, error, model)) if datatype == "BYTES" else _numbers(flat)
+    text = _encode(_strings(flat, name, role, error, model)) if datatype == "BYTES" else _many_numbers(flat)
     return WrittenTensor(name, datatype, array.shape, msgspec.Raw(text))
 
 
 def write_rows(name: str, array: Array, role: str, error: type[RequestError], model: str = "") -> WrittenRows:
-    """The same of a tensor with a first axis, at once for all of its rows, which is what numpy is fast at."""
+    """The same of a tensor with a first axis, at once for all of its rows: most of the cost is by the call."""
     datatype = _datatype(name, array, role, error, model)
     tail = array.shape[1:]
     size = math.prod(tail)
@@ -85,9 +86,17 @@ def _datatype(name: str, array: Array, role: str, error: type[RequestError], mod
     return datatype
 
 
+def _many_numbers(flat: Array) -> bytes:
+    """In pieces: orjson ends the process where it finds no memory for a text, and Python only the request."""
+    if len(flat) <= PIECE:
+        return _numbers(flat)
+    pieces = [_numbers(flat[start : start + PIECE])[1:-1] for start in range(0, len(flat), PIECE)]
+    return b"[" + b",".join(pieces) + b"]"
+
+
 def _numbers(array: Array) -> bytes:
     """Lists within lists, as many as the array has axes."""
-    own = array.astype(array.dtype.newbyteorder("="), order="C", copy=False)
+    own = array.astype(array.dtype.newbyteorder("="), order="C", subok=False, copy=False)
     return orjson.dumps(own, option=orjson.OPT_SERIALIZE_NUMPY)
 
 

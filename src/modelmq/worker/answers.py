@@ -27,8 +27,8 @@ WRITTEN_AT_ONCE = 65_536
 def successes(items: Sequence[WorkItem], outputs: Tensors, source: ModelSource, max_reply_bytes: int) -> list[Answer]:
     """The answers to the requests of one batch, in their order, out of outputs with the rows of all of them.
 
-    Written as a whole, because what numpy does costs by the call and not by the row; one by one where that fails for
-    whatever reason, so that a request is refused for its own rows only.
+    Written as a whole, because that costs by the call and not by the row; one by one where it fails for whatever
+    reason, so that a request is refused for its own rows only.
     """
     if sum(array.size for array in outputs.values()) <= WRITTEN_AT_ONCE:
         try:
