@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -50,3 +50,20 @@ def test_what_was_refused_long_ago_does_not_count(first_s: float, later_s: float
     assert not refusals.refused("q", first_s)
     assert not refusals.refused("q", first_s + later_s + 1.0)
     assert refusals.refused("q", first_s + later_s + 1.0 + 2 * FIRST_S)
+
+
+@given(st.lists(st.floats(0.0, 3.0), min_size=1, max_size=300))
+def test_queues_that_refuse_once_are_forgotten(pauses: list[float]) -> None:
+    refusals, times = Refusals(), list(accumulate(pauses))
+    refusals._pause_s = 1e9  # none is ever due, which would forget all
+    for number, now_s in enumerate(times):
+        refusals.refused(f"q{number}", now_s)
+    assert list(refusals._refusing) == [f"q{n}" for n, at_s in enumerate(times) if times[-1] - at_s <= LONGEST_S]
+
+
+def test_of_another_channel_nothing_is_known() -> None:
+    refusals = Refusals()
+    assert not refusals.refused("q", 0.0)
+    refusals.replaced()
+    assert not refusals.refused("q", FIRST_S)
+    assert refusals.refused("q", 2 * FIRST_S)

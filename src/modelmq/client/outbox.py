@@ -70,6 +70,7 @@ class Outbox:
     def open(self, channel: Channel, reply_to: str, *, fresh: bool = True) -> None:
         """Publish by this one from now on, answered at its address. Not `fresh`: its queues were told full before."""
         self.channel, self.reply_to = channel, reply_to
+        self._refusals.replaced()
         if fresh:
             self._fresh_until = self._loop.time() + FRESH_S
 

@@ -18,7 +18,7 @@ class Refusals:
 
     def __init__(self) -> None:
         self._refusing: dict[str, tuple[float, float]] = {}
-        """When it first and last refused."""
+        """When it first and last refused; who refused last stands last."""
         self._pause_s = PAUSE_S[0]
 
     def taken(self, queue: str) -> None:
@@ -28,12 +28,23 @@ class Refusals:
 
     def refused(self, queue: str, now_s: float) -> bool:
         """It has not taken a message: whether another channel is due. Says so once in a while."""
-        since_s, last_s = self._refusing.get(queue, (now_s, now_s))
-        if now_s - last_s > PAUSE_S[1]:  # what it would have taken in between is not known
-            since_s = now_s
+        self._forget(now_s)
+        since_s, _ = self._refusing.pop(queue, (now_s, now_s))
         self._refusing[queue] = since_s, now_s
         if now_s - since_s < self._pause_s:
             return False
         self._refusing.clear()
         self._pause_s = min(2 * self._pause_s, PAUSE_S[1])
         return True
+
+    def replaced(self) -> None:
+        """There is another channel, of which nothing is known yet."""
+        self._refusing.clear()
+
+    def _forget(self, now_s: float) -> None:
+        """What was refused long ago: what its queue would have taken since is not known."""
+        while self._refusing:
+            queue, (_, last_s) = next(iter(self._refusing.items()))
+            if now_s - last_s <= PAUSE_S[1]:
+                return
+            del self._refusing[queue]

@@ -67,6 +67,7 @@ class ConfirmedPublisher:
                 return
             before, over = way.channel, asyncio.Event()
             way.channel, way.over = channel, over
+            way.refusals.replaced()
             channel.closed.add_done_callback(lambda _: over.set())
             if before is not None:
                 asyncio.get_running_loop().call_later(LAST_CONFIRMS_S, before.leave)
