@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -212,6 +212,10 @@ class Shard:
         """Replies to what was sent over it come over it. What takes too long is sent again, if it may run twice."""
         ways = [number for number, way in self._ways.items() if way.connection is connection]
         await self._answered(ways, HAND_OVER_S)
+        await self._hand_over(ways)
+
+    async def _hand_over(self, ways: Sequence[int]) -> None:
+        """What these still have under way is sent again where it may run twice; the rest is waited for."""
         for way in ways:
             self._pending.again(self._loop.time(), way)
         self._look_in_time()
@@ -230,11 +234,14 @@ class Shard:
         task.add_done_callback(self._renewing.discard)
 
     async def _renewed(self, number: int, way: _Way) -> None:
-        """Nothing is sent again: who has an answer to come has a channel for it, as long as it takes."""
+        """Nothing is sent again while there may be more channels: who has an answer to come has one for it."""
         try:
             await self._set_up(way.connection, way.channel)
             if self._outbox.channel is not way.channel:
-                await self._answered([number], None)
+                while self._pending.under_way(number):
+                    await self._answered([number], HAND_OVER_S)
+                    if len(self._ways) >= _MOST_WAYS:
+                        await self._hand_over([number])
                 await way.cancels.sent()
                 await way.channel.close()
         except BrokerError:
