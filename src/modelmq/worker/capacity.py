@@ -36,7 +36,7 @@ class Capacity:
         """
         # While it waited for the batch before, the model was busy with that one.
         began_s = max(waited_since_s, self._ended_s)
-        self._ended_s = max(ended_s, self._ended_s)
+        self.passed(ended_s)
         busy_s = max(0.0, ended_s - began_s)
         if not full:
             self._look_small(count, busy_s)
@@ -46,6 +46,10 @@ class Capacity:
         if self._busy_s >= SLICE_S:
             self._remember(self._count, self._busy_s)
             self._count, self._busy_s = 0, 0.0
+
+    def passed(self, ended_s: float) -> None:
+        """The model was busy until then with what tells nothing."""
+        self._ended_s = max(ended_s, self._ended_s)
 
     def _look_small(self, count: int, busy_s: float) -> None:
         """All of them together, and never only the fast ones, which tell of chance."""

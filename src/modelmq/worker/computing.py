@@ -242,9 +242,10 @@ class Computing:
     def _tell_finished(self, batch: _Batch, ended_s: float) -> None:
         items, tally = batch.items, batch.tally
         self.rate.add(tally.total(), ended_s)
-        computed = tally.total() - sum(tally[outcome] for outcome in UNWANTED)
-        full = batch.full and computed == tally.total()
-        self.capacity.finished(computed, items[0].received_s, ended_s, full=full)
+        if any(tally[outcome] for outcome in UNWANTED):  # how much of it was computed is not known
+            self.capacity.passed(ended_s)
+        else:
+            self.capacity.finished(tally.total(), items[0].received_s, ended_s, full=batch.full)
         self._emit(
             BatchFinished(
                 model=self._source.name,

@@ -84,3 +84,14 @@ def test_a_stall_is_forgotten(seconds: float) -> None:
     assert capacity.per_s < 0.5 * 8 / seconds
     busy(capacity, max(SLICES, int(1.3 / seconds)), 8, seconds, since_s=ended_s + 100.0)
     assert capacity.per_s == pytest.approx(8 / seconds)
+
+
+def test_what_was_not_computed_to_the_end_tells_nothing_and_does_not_hide_what_the_rest_tells() -> None:
+    capacity = Capacity()
+    ended_s = busy(capacity, SLICES, 8, 80.0)  # a stall
+    assert capacity.per_s < 1
+    for _ in range(150):
+        capacity.finished(1, ended_s, ended_s + 0.01, full=False)
+        ended_s += 0.01 + 12.0
+        capacity.passed(ended_s)
+    assert capacity.per_s == pytest.approx(100)
