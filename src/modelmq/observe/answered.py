@@ -52,8 +52,12 @@ class Answered(Collector):
         self._series: dict[tuple[str, str, str], Series] = {}
         self._times: dict[str, _Times] = {}
 
+    def get(self, labels: tuple[str, str, str]) -> Series | None:
+        """The one with this model, version and code as labels, if there is one."""
+        return self._series.get(labels)
+
     def series(self, model: str, version: str, code: str) -> Series:
-        """The one with these labels, always the same."""
+        """The same; made where there is none."""
         key = model, version, code
         found = self._series.get(key)
         if found is None:

@@ -23,7 +23,7 @@ from prometheus_client import (
 from modelmq import events
 from modelmq.errors import REQUEST_ERRORS
 from modelmq.events import Event
-from modelmq.observe.answered import Answered, Series
+from modelmq.observe.answered import Answered
 from modelmq.observe.known_models import OTHER, KnownModels
 
 METRICS_CONTENT_TYPE: Final = CONTENT_TYPE_LATEST
@@ -84,7 +84,6 @@ class Metrics:
         self._process_ends = counter("model_process_ends", "Model processes that ended unasked.", _MODEL)
         self._queue_missing = counter("queue_missing", "Times a queue was found absent.", ("queue",))
 
-        self._answered: dict[tuple[str, str, str], Series] = {}
         self._batches: dict[tuple[str, str], tuple[Counter, Histogram, Histogram, Histogram]] = {}
         self._settled: dict[tuple[str, str, str], Counter] = {}
         self._handlers = self._by_event()
@@ -126,14 +125,10 @@ class Metrics:
         self._in_flight.set_function(held)
 
     def _on_answered(self, event: events.RequestAnswered) -> None:
-        key = (event.model, event.version, event.code)
-        found = self._answered.get(key)
-        if found is None:
-            model, version = self._known.labels(event.model, event.version)
-            code = _one_of(_CODES, event.code)
-            found = self._requests.series(model, version, code)
-            if (model, version, code) == key:  # else a caller could fill the memory with invented names
-                self._answered[key] = found
+        found = self._requests.get((event.model, event.version, event.code))
+        if found is None:  # of labels no more than are known, or a caller could fill the memory with invented names
+            labels = self._known.labels(event.model, event.version)
+            found = self._requests.series(*labels, _one_of(_CODES, event.code))
         found.add(event.duration_s)
 
     def _on_batch(self, event: events.BatchFinished) -> None:

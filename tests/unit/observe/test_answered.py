@@ -44,4 +44,4 @@ def _lines(registry: CollectorRegistry) -> list[str]:
         family.samples = [each for each in family.samples if not each.name.endswith("_created")]
     kept = CollectorRegistry()
     kept.register(type("Kept", (), {"collect": lambda _: families})())
-    return sorted(generate_latest(kept).decode().splitlines())
+    return generate_latest(kept).decode().splitlines()
