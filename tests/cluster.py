@@ -41,7 +41,7 @@ SIZE = 3
 _ADMIN = "modelmq-admin"
 _ERL_TIMEOUT_S = 30.0
 _READY_TIMEOUT_S = 90.0
-_RESUMED_TIMEOUT_S = 10.0
+_RESUMED_TIMEOUT_S = 30.0
 _EPMD_TIMEOUT_S = 10.0
 
 _CONF = """\
@@ -117,6 +117,8 @@ class Cluster:
     def __init__(self, nodes: Sequence[ClusterNode]) -> None:
         self.nodes = nodes
         self._paused: set[int] = set()
+        self._resumed: set[int] = set()
+        """Since all was last restored."""
         self._cut = False
 
     @property
@@ -167,6 +169,7 @@ class Cluster:
         """SIGCONT."""
         os.kill(self.nodes[index].pid, signal.SIGCONT)
         self._paused.discard(index)
+        self._resumed.add(index)
 
     def partition(self, one: int, other: int) -> None:
         """The two hear one another no more. RabbitMQ up to 4.2 may then pause one of them."""
@@ -205,17 +208,20 @@ class Cluster:
 
     def restore(self) -> None:
         """Whatever was done: no node is paused, cut off or down, and they are one cluster."""
-        paused = tuple(self._paused)
-        for index in paused:
+        for index in tuple(self._paused):
             self.resume(index)
+        resumed, self._resumed = self._resumed, set()
         self.heal()
         self.start(*range(SIZE))
+        may_stay_apart = resumed and self.version.startswith("3.")
         try:
-            self.wait_ready(_READY_TIMEOUT_S if not paused else _RESUMED_TIMEOUT_S)
+            self.wait_ready(_RESUMED_TIMEOUT_S if may_stay_apart else _READY_TIMEOUT_S)
         except TimeoutError:
+            if not may_stay_apart:
+                raise
             # Who was suspended may not have seen the others go, and does not pause: it must be restarted by somebody
             # (https://www.rabbitmq.com/docs/partitions#suspend).
-            for index in paused:
+            for index in resumed:
                 self.restart(index)
             self.wait_ready()
 

@@ -64,6 +64,8 @@ class Verdict(msgspec.Struct, frozen=True):
     letters_twice: int
     """Dead letters beyond the first of their request: a worker that died between the copy and the ack."""
     expired_in_broker: int
+    given_up: int = 0
+    """Consumers of the producer that heard nothing though answers were due, on a cluster."""
 
 
 def check(history: History, account: Account, faults: Sequence[Struck]) -> Verdict:
@@ -86,7 +88,8 @@ def check(history: History, account: Account, faults: Sequence[Struck]) -> Verdi
     found += _letters(account, requests)
     found += [Violation("left in a queue", name, f"{count} messages") for name, count in account.left.items() if count]
     found += [Violation("process left", "", command) for command in account.processes]
-    return _verdict(requests, account, letters, found)
+    given_up = sum(line.given_up for _, lines in history for line in lines if isinstance(line, Ended))
+    return msgspec.structs.replace(_verdict(requests, account, letters, found), given_up=given_up)
 
 
 def _requests(history: History) -> tuple[dict[str, Request], list[Violation]]:

@@ -89,6 +89,8 @@ class Ended(msgspec.Struct, frozen=True, tag="ended", tag_field="what", gc=False
     skipped: int
     longest_pause_s: float
     """The longest time for which the caller's own loop did not run: what it calls late may be late by that."""
+    given_up: int = 0
+    """Consumers that heard nothing though answers were due."""
 
 
 Line = Began | Invoke | Confirm | Outcome | Stray | Ended

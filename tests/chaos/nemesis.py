@@ -80,6 +80,8 @@ class Nemesis:
         refused = self._stage.standing().refused - standing.refused
         if refused and fault.kind in _REFUSES:
             lost["requests refused"] = refused
+        if fault.kind == "node-stop":  # behind the evidence: what a restart ends, the fault did not
+            await asyncio.to_thread(self._node(fault)[0].restore)
         return Struck(fault.number, fault.kind, fault.victim, at, time.monotonic(), standing.in_flight, lost)
 
     async def _kill(self, fault: Fault) -> None:
@@ -168,7 +170,7 @@ class Nemesis:
         cluster, index = self._node(fault)
         await asyncio.to_thread(cluster.pause, index)
         await asyncio.sleep(fault.lasts_s)
-        await asyncio.to_thread(cluster.restore)
+        await asyncio.to_thread(cluster.resume, index)
 
     async def _partition(self, fault: Fault) -> None:
         cluster, index = self._node(fault)

@@ -260,6 +260,7 @@ def _figures(facts: Facts, verdict: Verdict) -> str:
         ("innocent dead letters", f"{found['innocent dead letter']}", "0"),
         ("other violations", f"{len(verdict.violations) - sum(found[each] for each in _NAMED)}", "0"),
         ("replies a plain AMQP caller saw again", f"{verdict.seen_twice:,}", "allowed"),
+        ("silent consumers a plain AMQP caller gave up", f"{verdict.given_up}", "0 on one node"),
         ("dead letters, of them second copies", f"{verdict.letters}, {verdict.letters_twice}", "all poison"),
         ("cleared away by the broker", f"{verdict.expired_in_broker}", ""),
         *((f"latency of successes, {name}", f"{value * 1000:,.1f} ms", "") for name, value in facts.latency_s.items()),

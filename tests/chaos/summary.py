@@ -60,7 +60,8 @@ def _lines(folder: Path, judged: Judged) -> str:
             for kind, codes in verdict.codes.items()
         ),
         f"  dead letters {verdict.letters}, of them second copies {verdict.letters_twice}; cleared away by the broker "
-        f"{verdict.expired_in_broker}; replies seen twice by the producer {verdict.seen_twice}",
+        f"{verdict.expired_in_broker}; replies seen twice by the producer {verdict.seen_twice}; "
+        f"consumers it gave up {verdict.given_up}",
         *(f"VIOLATION {each.kind}: {each.id} {each.said}" for each in verdict.violations[:30]),
         f"{len(verdict.violations)} violations; seed {judged.evidence.seed}; the page: {folder / PAGE}",
     ]

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import uvloop
 
+from tests.chaos.ledger import Confirm
 from tests.chaos.run import Goal, run, say_to
 from tests.chaos.stage import Shape
 from tests.chaos.summary import PAGE, write
@@ -27,5 +28,8 @@ def test_no_promise_is_broken_while_all_parts_fail(tmp_path: Path) -> None:
     said = write(folder, judged)
     assert judged.verdict.violations == (), said
     assert judged.verdict.accepted > 1000, said
+    published = [line for _, lines in judged.history for line in lines if isinstance(line, Confirm)]
+    assert sum(each.settled == "confirmed" for each in published) > 500, said
+    assert judged.verdict.given_up == 0, said
     assert set(judged.evidence.statuses.values()) == {0}, judged.evidence.statuses
     assert "No promise was broken" in (folder / PAGE).read_text()

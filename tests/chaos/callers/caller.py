@@ -83,6 +83,8 @@ class Caller:
         self._weights = [weight for *_, weight in plan.mix]
         self._asked = self._ok = self._accepted = self._refused = self._skipped = 0
         self._pause_s = 0.0
+        self.given_up = 0
+        """Consumers that heard nothing though answers were due."""
         self._ledger.add(
             ledger.Began(time.monotonic(), time.time(), plan.number, plan.kind, os.getpid(), plan.seed)
         )  # fmt: skip
@@ -111,7 +113,7 @@ class Caller:
         await self.ending.wait()
         for task in tasks:
             task.cancel()
-        self._ledger.add(ledger.Ended(time.monotonic(), self._asked, self._skipped, self._pause_s))
+        self._ledger.add(ledger.Ended(time.monotonic(), self._asked, self._skipped, self._pause_s, self.given_up))
         self._ledger.close()
 
     def question(self) -> Question:

@@ -108,11 +108,12 @@ class _Producer:
                 self._consume()
 
     async def watch_replies(self) -> None:
-        """A consumer that hears nothing for long, while answers are due, gets another connection."""
-        while True:
+        """A consumer on a cluster that hears nothing for long, while answers are due, gets another connection."""
+        while len(self._caller.plan.url.split()) > 1:
             await asyncio.sleep(1.0)
             due = self._consumer and self._caller.in_flight and self.ready()
             if due and time.monotonic() - self._heard_s > _SILENT_S:
+                self._caller.given_up += 1
                 self._hang_up()
 
     def close(self) -> None:
