@@ -167,9 +167,20 @@ class Running:
         for model in scan(models_dir).models:
             await self.until_status(f"/v2/models/{model.name}/versions/{model.version}/ready", 200)
 
-    async def until_confirmed(self, count: int) -> None:
-        """Wait until so many requests are under way, no more, and the broker has confirmed every one."""
-        await until(lambda: [request.state for request in self._shard._pending] == ["confirmed"] * count)
+    async def until_confirmed(self, at_least: int) -> None:
+        """Wait until so many requests or more are under way, and the broker has confirmed every one."""
+
+        def confirmed() -> bool:
+            states = [request.state for request in self._shard._pending]
+            return len(states) >= at_least and set(states) == {"confirmed"}
+
+        await until(confirmed)
+
+    @property
+    def asked(self) -> int:
+        """How many requests it has passed on: one that is refused at once is not among them."""
+        asked: int = self.gateway._requester._asked
+        return asked
 
     async def infer(self, model: str, *values: float, **arguments: Any) -> httpx.Response:
         return await self.http.post(f"/v2/models/{model}/infer", content=body_of(*values), **arguments)

@@ -166,11 +166,9 @@ async def test_bad_input_is_told_to_its_caller_and_harms_nobody(make_model: Make
 @pytest.mark.both_brokers
 async def test_an_unknown_model_is_404_at_once(start_gateway: Async, declare: Async, broker: Broker) -> None:
     await declare(broker)
-    gateway: Running = await start_gateway(broker)
-    began = time.monotonic()
+    gateway: Running = await start_gateway(broker, worker_grace_s=3600.0)
     response = await gateway.infer("nobody", 1)
     assert response.status_code == 404
-    assert time.monotonic() - began < 1
     assert (await gateway.http.get("/v2/models/nobody")).status_code == 404
     assert (await gateway.http.get("/v2/models/nobody/ready")).status_code == 404
 

@@ -7,7 +7,6 @@ import contextlib
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -207,10 +206,8 @@ async def test_a_broker_that_stops_is_503_and_its_return_needs_no_restart(
         accepted = asyncio.create_task(http.post("/v2/models/slow/infer", content=body_of(100), timeout=60))
         await wait_for_file(tmp_path / "entered")
         await asyncio.to_thread(running[0].stop)
-        began = time.monotonic()
         response = await http.post("/v2/models/double/infer", content=body_of(1))
         assert (response.status_code, response.headers["retry-after"]) == (503, "1")
-        assert time.monotonic() - began < 2
         assert (await http.get("/v2/health/ready")).status_code == 503
         assert (await http.get("/v2/health/live")).status_code == 200
         running[0] = await asyncio.to_thread(start, spec)

@@ -46,11 +46,11 @@ async def test_who_would_wait_past_the_deadline_is_refused_at_once(make_model: M
     gateway, _ = await serving()
     gateway.http._transport._pool._max_connections = 1000  # type: ignore[attr-defined]
     waiting = [asyncio.create_task(gateway.infer("slow", each)) for each in range(120)]
-    await until(lambda: predicted_s(gateway) > 2)
+    await until(lambda: gateway.asked == len(waiting) and predicted_s(gateway) > 2)
 
-    before = len(gateway.of(RequestAnswered))
+    before, asked = len(gateway.of(RequestAnswered)), gateway.asked
     refused = await gateway.infer("slow", 1, headers=DEADLINE)
-    assert not all(each.done() for each in waiting)  # it did not wait for those ahead of it
+    assert gateway.asked == asked
     assert refused.status_code == 429, refused.text
     assert 1 <= int(refused.headers["retry-after"]) <= 6
     assert "Model slow would take about" in refused.json()["error"]
@@ -95,7 +95,7 @@ async def test_an_alarm_is_503_at_once_and_what_was_accepted_is_answered_behind_
     make_model: Make, serving: Serve, short: Callable[[bool], None], tmp_path: Path
 ) -> None:
     make_model("slow", SLOW)
-    gateway, _ = await serving()
+    gateway, _ = await serving(confirm_timeout_s=3600.0)  # so that whoever waits for a confirm waits for too long
     accepted = [asyncio.create_task(gateway.infer("slow", 100))]
     await until((tmp_path / "entered").exists)
     accepted += [asyncio.create_task(gateway.infer("slow", each)) for each in range(9)]
@@ -105,13 +105,10 @@ async def test_an_alarm_is_503_at_once_and_what_was_accepted_is_answered_behind_
     await gateway.until(lambda: any(event.blocked for event in gateway.of(BrokerBlocked)))
     (tmp_path / "open").touch()
     for _ in range(20):
-        began = time.monotonic()
         refused = await gateway.infer("slow", 1)
-        took_s = time.monotonic() - began
         assert refused.status_code == 503
         assert refused.headers["retry-after"]
         assert "short of memory or disk" in refused.json()["error"]
-        assert took_s < 0.3
     await asyncio.to_thread(short, False)
     assert [values_of(await each) for each in accepted] == [[200.0], *([2.0 * each] for each in range(9))]
     await gateway.until_status("/v2/health/ready", 200)
@@ -183,7 +180,7 @@ async def test_a_queue_that_refuses_though_it_is_not_full_is_503(
     holding = asyncio.create_task(gateway.infer("slow", 100))
     await until((tmp_path / "entered").exists)
     asked = [asyncio.create_task(gateway.infer("slow", each)) for each in range(5)]
-    await gateway.until_confirmed(6)
+    await gateway.until_confirmed(2)
     # How many come before a quorum queue says that it is full, is not told.
     asked += [asyncio.create_task(gateway.infer("slow", each)) for each in range(10)]
     await gateway.until(lambda: any(each.code == "unavailable" for each in gateway.of(RequestAnswered)))

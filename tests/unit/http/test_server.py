@@ -9,6 +9,7 @@ import pytest
 import uvloop
 
 from modelmq.http import HttpRequest, HttpResponse, HttpServer, Limits
+from tests.unit.http.conftest import PATIENCE_S
 
 Start = Callable[..., Awaitable[Any]]
 Connect = Callable[[Any], Awaitable[Any]]
@@ -76,7 +77,7 @@ async def test_a_drain_may_begin_with_a_time_in_which_new_connections_are_served
 
 async def test_a_drain_without_connections_ends_at_once(start: Start) -> None:
     site = await start()
-    await asyncio.wait_for(site.server.drain(60), 1)
+    await asyncio.wait_for(site.server.drain(3600), PATIENCE_S)
 
 
 async def test_idle_connections_do_not_hold_up_a_drain(start: Start, connect: Connect) -> None:
