@@ -7,12 +7,12 @@ import pytest
 from modelmq.broker.management import Management
 from modelmq.broker.node import RunningNode
 from tests.infra.engine import Program
-from tests.infra.steps import NOTHING, SAME, UP, drift
+from tests.infra.steps import DESTROY, NOTHING, QUEUES, SAME, UP, drift, is_clean, passwords
 
 
 @pytest.fixture(scope="module")
 def checkpoints() -> bool:
-    """As users have them."""
+    """A life as users have it: the state is written after each step, also of a destroy."""
     return True
 
 
@@ -30,3 +30,10 @@ def test_the_authority_is_what_makes_the_broker_trusted(
     stack.pulumi(*UP)
     assert drift(stack, vhost, admin) == NOTHING
     stack.pulumi(*SAME)
+    kept = stack.state()
+    assert [word for word in (broker.admin_password, *passwords(stack).values()) if word in kept] == []
+
+    stack.config("allow_delete", [*QUEUES, vhost])
+    stack.pulumi(*UP)
+    stack.pulumi(*DESTROY)
+    is_clean(vhost, admin)
