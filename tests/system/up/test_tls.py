@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -83,11 +84,10 @@ def test_logins_by_certificate_are_for_brokers_of_ones_own(own: Callable[..., Up
 
 def answered(port: int, hello: bytes) -> bytes:
     with socket.create_connection(("127.0.0.1", port), timeout=30) as link:
-        try:  # who speaks no TLS may be sent away before it has said all
+        try:
             link.sendall(hello)
-            link.shutdown(socket.SHUT_WR)
+            with suppress(OSError):  # who speaks no TLS may have been sent away already
+                link.shutdown(socket.SHUT_WR)
             return link.recv(100)
-        except TimeoutError:
-            raise
-        except OSError:
+        except ConnectionError:
             return b""
