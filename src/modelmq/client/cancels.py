@@ -12,27 +12,23 @@ import contextlib
 from collections import deque
 
 from modelmq.amqp import Channel, Connection, Properties
-from modelmq.amqp.wire import Returned
 from modelmq.client import request as said
+from modelmq.client.address import ReplyAddress
 from modelmq.errors import BrokerError
-from modelmq.messages import CONTROL_EXCHANGE, DIRECT_REPLY_TO, MODEL_EXCHANGE
+from modelmq.messages import CONTROL_EXCHANGE
 
 MOST_WAITING = 10_000
 """Cancels that wait for the channel; the oldest are dropped."""
-NOWHERE = "."
-"""A routing key that can be no model's."""
 _LAST_S = 1.0
 """How long the end of a client waits for the last cancels to be written."""
 
 
 class Cancels:
-    """Of the requests sent by one channel, which are answered at `reply_to`."""
+    """Of the requests sent by one channel, which are answered at `address`."""
 
-    def __init__(self, connection: Connection, asking: Channel, reply_to: str) -> None:
+    def __init__(self, connection: Connection, asking: Channel, address: ReplyAddress) -> None:
         self._connection = connection
-        self._asking = asking
-        self._address = "" if reply_to == DIRECT_REPLY_TO else reply_to
-        """As workers see it."""
+        self._address = address
         self._own: Channel | None = None
         self._waiting: deque[Properties] = deque(maxlen=MOST_WAITING)
         self._sending: asyncio.Task[None] | None = None
@@ -56,14 +52,13 @@ class Cancels:
     async def _send(self) -> None:
         try:
             own = self._own or await self._open()
-            if not self._address:
-                self._address = await self._learnt()
+            address = await self._address.everywhere()
             while self._waiting:
                 if not self._connection.writable:
                     await self._connection.drain()
                     continue
                 properties = self._waiting.popleft()
-                properties.reply_to = self._address
+                properties.reply_to = address
                 own.publish(CONTROL_EXCHANGE, "", properties, b"")
         except BrokerError:
             self._end()
@@ -77,26 +72,6 @@ class Cancels:
         if self._over:  # since it was asked for
             own.leave()
         return own
-
-    async def _learnt(self) -> str:
-        """What the broker makes of the name of direct replies, which it does only on the channel that consumes them.
-
-        A message that no queue takes comes back with it. Raises BrokerError when it does not.
-        """
-        settled, back = asyncio.Event(), list[Returned]()
-        self._asking.on_returned = back.append
-        try:
-            properties = Properties(reply_to=DIRECT_REPLY_TO)
-            self._asking.publish(
-                MODEL_EXCHANGE, NOWHERE, properties, b"", mandatory=True, on_settled=lambda _: settled.set()
-            )
-            await settled.wait()
-        finally:
-            self._asking.on_returned = None
-        for returned in back:
-            if returned.routing_key == NOWHERE and returned.properties.reply_to:
-                return returned.properties.reply_to
-        raise BrokerError("RabbitMQ did not tell the channel's reply address.")
 
     def _end(self) -> None:
         self._over = True

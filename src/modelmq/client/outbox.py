@@ -1,7 +1,8 @@
 """The way out of a shard: publishes requests, joined where they may be, and ends those the broker does not take.
 
 Beside `shard`, which has the connections and knows what a lost one means. All of it is synchronous but for waiting
-until the connection takes more. Holds back what a queue owes too many confirms for (see `window`).
+until the connection takes more. Holds back what a queue owes too many confirms for (see `window`), and what waits for
+the first message to its queue (see `scouts`).
 """
 
 from __future__ import annotations
@@ -15,12 +16,13 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from modelmq import bundles
-from modelmq.amqp import Channel, Settled
+from modelmq.amqp import Channel, Properties, Settled
 from modelmq.client import request as said
 from modelmq.client.pending import Entry, Pending
 from modelmq.client.refusals import Refusals
 from modelmq.client.replies import Asked, fail
 from modelmq.client.request import Request
+from modelmq.client.scouts import OnRefused, Open, Scouts, Sender
 from modelmq.client.window import Windows
 from modelmq.errors import BrokerError, RequestError, Unavailable
 from modelmq.messages import MODEL_EXCHANGE
@@ -39,9 +41,11 @@ class Outbox:
     def __init__(self, pending: Pending[Asked], windows: Windows, refused: Refused, renew: Callable[[], None]) -> None:
         """`renew` is called when another channel may be taken from where this one is refused."""
         self.channel: Channel | None = None
-        """What new requests go by."""
+        """What new requests go by, but for those that `scouts` has another for."""
         self.reply_to = ""
         """Its reply address."""
+        self._scouts: Scouts
+        """Of the channel, once there was one."""
         self.confirmed = False
         """Whether the broker has taken anything since this was last cleared."""
         self._pending = pending
@@ -67,26 +71,38 @@ class Outbox:
             self._draining.cancel()
             await asyncio.gather(self._draining, return_exceptions=True)
 
-    def open(self, channel: Channel, reply_to: str, *, fresh: bool = True) -> None:
-        """Publish by this one from now on, answered at its address. Not `fresh`: its queues were told full before."""
+    def open(
+        self,
+        channel: Channel,
+        reply_to: str,
+        scout: Open | None = None,
+        on_refused: OnRefused | None = None,
+        *,
+        fresh: bool = True,
+    ) -> None:
+        """Publish by this one from now on, answered at its address. Not `fresh`: its queues were told full before.
+
+        `scout` and `on_refused` as in `Scouts`.
+        """
         self.channel, self.reply_to = channel, reply_to
+        self._scouts = Scouts(Sender(channel, reply_to), scout, self._send_held, on_refused)
         self._refusals.replaced()
         if fresh:
             self._fresh_until = self._loop.time() + FRESH_S
 
     def put(self, entry: Entry[Asked], now: float) -> None:
         """Publish, now or with others of this turn of the loop; without a channel it stays unsent."""
-        channel, asked = self.channel, entry.payload
-        if channel is None:
+        asked = entry.payload
+        if self.channel is None:
             return
-        if not self._windows.open(asked.queue):
+        if self._sender(asked.queue) is None:
             self._hold(entry)
         elif _may_share(entry):
             if not self._gathered:
                 self._loop.call_soon(self._send_gathered)
             self._gathered.setdefault(asked.key, []).append(entry)
         else:
-            self._send(channel, entry, now)
+            self._send(self.channel, entry, now)
 
     def finish(self, entry: Entry[Asked], error: RequestError) -> None:
         """It has no other answer than this error, unless it has ended already."""
@@ -99,30 +115,38 @@ class Outbox:
             self._send_when_writable(channel)
             return
         asked = entry.payload
-        if not self._windows.open(asked.queue):
+        sender = self._sender(asked.queue)
+        if sender is None:
             self._hold(entry)
             return
         now_unix_s = time.time()
         if asked.request.deadline_unix_s <= now_unix_s:  # by the clock that workers see, which may have been set
             self.finish(entry, said.expired(asked.request))
             return
-        properties = said.properties_of(asked.request, entry.id, self.reply_to, now_unix_s)
+        properties = said.properties_of(asked.request, entry.id, sender.reply_to, now_unix_s)
         try:
-            channel.publish(
-                MODEL_EXCHANGE,
-                asked.key,
-                properties,
-                asked.request.body,
-                mandatory=True,
-                on_settled=partial(self._on_settled, (entry,), self._pending.way),
-            )
+            self._publish(sender, (entry,), properties, asked.request.body, now)
         except BrokerError:
             return  # the channel's end is told by itself, and decides what becomes of everything unsent
         except (ValueError, TypeError) as error:
             self.finish(entry, said.unsendable(asked.request, error))
-            return
+
+    def _publish(
+        self, sender: Sender, entries: Sequence[Entry[Asked]], properties: Properties, body: bytes, now: float
+    ) -> None:
+        """Raises BrokerError where the channel has ended, ValueError and TypeError for what cannot be a message."""
+        asked, scouts = entries[0].payload, self._scouts
+        then = partial(self._on_settled, entries, self._pending.way)
+        settled = scouts.hears(asked.queue, sender, then)
+        sender.channel.publish(MODEL_EXCHANGE, asked.key, properties, body, mandatory=True, on_settled=settled)
+        scouts.sent(asked.queue, sender)
         self._windows.sent(asked.queue, now)
-        self._pending.sent(entry, now)
+        for entry in entries:
+            self._pending.sent(entry, now)
+
+    def _sender(self, queue: str) -> Sender | None:
+        """What a message to this queue may go by now; None where it must wait for others of its queue."""
+        return self._scouts.sender(queue) if self._windows.open(queue) else None
 
     def _hold(self, entry: Entry[Asked]) -> None:
         self._held.setdefault(entry.payload.queue, deque()).append(entry)
@@ -140,30 +164,20 @@ class Outbox:
 
     def _send_together(self, channel: Channel, entries: list[Entry[Asked]], now: float) -> None:
         """One message for all, where it can be one."""
-        queue = entries[0].payload.queue
-        if len(entries) == 1 or not channel.connection.writable or not self._windows.open(queue):
+        sender = self._sender(entries[0].payload.queue)
+        if len(entries) == 1 or not channel.connection.writable or sender is None:
             for entry in entries:
                 self._send(channel, entry, now)
             return
         parts = [said.part_of(entry.payload.request, entry.id) for entry in entries]
         try:
-            channel.publish(
-                MODEL_EXCHANGE,
-                entries[0].payload.key,
-                said.bundle_properties(parts, self.reply_to, time.time()),
-                bundles.encode(parts),
-                mandatory=True,
-                on_settled=partial(self._on_settled, entries, self._pending.way),
-            )
+            properties = said.bundle_properties(parts, sender.reply_to, time.time())
+            self._publish(sender, entries, properties, bundles.encode(parts), now)
         except BrokerError:
             return  # as in _send
         except (ValueError, TypeError):  # one of them cannot be a message; alone it is found out which
             for entry in entries:
                 self._send(channel, entry, now)
-            return
-        self._windows.sent(queue, now)
-        for entry in entries:
-            self._pending.sent(entry, now)
 
     def put_unsent(self) -> None:
         """There is a channel (again), or it takes more: everything that is unsent."""
@@ -198,16 +212,16 @@ class Outbox:
             self._refusals.taken(queue)
         elif settled is _NACKED and way == self._pending.way and self._refusals.refused(queue, self._loop.time()):
             self._renew()
-        self._go_on(queue, settled)
+        self._windows.settled(queue, self._loop.time())
+        if settled is not Settled.LOST:  # when the way is gone, what is unsent leaves by the next
+            self._send_held(queue)
 
-    def _go_on(self, queue: str, settled: Settled) -> None:
-        """It owes one confirm less: there may be room for what waits for that."""
-        now = self._loop.time()
-        self._windows.settled(queue, now)
-        held, channel = self._held.get(queue), self.channel
-        if held is None or channel is None or settled is Settled.LOST:
-            return  # when the way is gone, what is unsent leaves by the next
-        while held and self._windows.open(queue):
+    def _send_held(self, queue: str) -> None:
+        """There may be room for what waits for that."""
+        held, channel, now = self._held.get(queue), self.channel, self._loop.time()
+        if held is None or channel is None:
+            return
+        while held and self._sender(queue) is not None:
             if not channel.connection.writable:
                 self._send_when_writable(channel)
                 return

@@ -17,10 +17,12 @@ from math import inf
 
 from modelmq.amqp import Channel, Connection, Link, Properties
 from modelmq.client import request as said
+from modelmq.client.address import ReplyAddress
 from modelmq.client.cancels import Cancels
 from modelmq.client.outbox import Outbox
 from modelmq.client.pending import Entry, Pending
 from modelmq.client.replies import Asked, Replies, Rules, fail
+from modelmq.client.scouts import Sender
 from modelmq.client.window import Windows
 from modelmq.errors import BrokerError, ChannelClosed
 from modelmq.messages import CONTROL_EXCHANGE
@@ -45,6 +47,8 @@ class _Way:
     cancels: Cancels
     renewing: bool = False
     """Another is being opened in its place."""
+    refusal: ChannelClosed | None = None
+    """Why the broker closed a scout of it, so that it is closed as well."""
 
 
 class Shard:
@@ -198,9 +202,11 @@ class Shard:
         if self._reopening is not None and self._reopening is not asyncio.current_task():
             self._reopening.cancel()  # on a connection that this one takes over from
         self._pending.way += 1
-        self._ways[self._pending.way] = _Way(connection, channel, Cancels(connection, channel, reply_to))
+        address = ReplyAddress(channel, reply_to)
+        way = self._ways[self._pending.way] = _Way(connection, channel, Cancels(connection, channel, address))
         channel.closed.add_done_callback(partial(self._on_closed, connection, self._pending.way))
-        self._outbox.open(channel, reply_to, fresh=instead_of is None)
+        scout = partial(_scout, connection, address) if self._rules.unconfirmed is not None else None
+        self._outbox.open(channel, reply_to, scout, partial(self._on_scout_refused, way), fresh=instead_of is None)
         self._refusal = None
         self._outbox.put_unsent()
 
@@ -256,13 +262,13 @@ class Shard:
             await asyncio.wait(answers, timeout=timeout_s)
 
     def _on_closed(self, connection: Connection, way: int, closed: asyncio.Future[BrokerError | None]) -> None:
-        channel = self._ways.pop(way).channel
+        gone = self._ways.pop(way)
         if self._stopped:
             return
-        was_current = channel is self._outbox.channel
+        was_current = gone.channel is self._outbox.channel
         if was_current:
             self._outbox.channel = None
-        error = closed.result()
+        error = closed.result() or gone.refusal
         if was_current and isinstance(error, ChannelClosed) and error.reply_code in (_NOT_FOUND, _FORBIDDEN):
             self._refusal = error
             self._fail_all(said.refusal(error))
@@ -272,6 +278,11 @@ class Shard:
             self._give_back_lost(way)
         if was_current and not connection.closed.done():
             self._reopening = asyncio.create_task(self._reopen(connection))
+
+    def _on_scout_refused(self, way: _Way, error: ChannelClosed) -> None:
+        """As if the broker had told the channel that it scouted for."""
+        way.refusal = error
+        way.channel.leave()
 
     def _fail_suspects(self, error: ChannelClosed, way: int) -> None:
         """One of the messages that were not confirmed may be the reason; sent again it would close the next channel."""
@@ -305,3 +316,14 @@ class Shard:
             except BrokerError:
                 continue
             return
+
+
+async def _scout(connection: Connection, address: ReplyAddress) -> Sender:
+    """A channel that publishes what is answered at this address. Raises BrokerError."""
+    channel = await connection.channel()
+    try:
+        await channel.confirm_select()
+        return Sender(channel, await address.everywhere())
+    except BrokerError:
+        channel.leave()
+        raise

@@ -16,7 +16,7 @@ import pytest
 from modelmq.amqp import ConnectionOptions, Credentials, Delivery, Endpoint, Properties, connect
 from modelmq.broker.install import locate
 from modelmq.broker.node import NodeSpec, RunningNode, start
-from modelmq.client import requester
+from modelmq.client import requester, window
 from modelmq.errors import Expired, Overloaded, Unavailable
 from modelmq.events import BrokerBlocked, BrokerConnected, BrokerDisconnected, ReplyUnmatched
 from modelmq.messages import MODEL_EXCHANGE
@@ -194,8 +194,11 @@ async def test_cancelled_before_it_was_sent_it_never_is(broker: Any, asking: Any
 
 
 @pytest.mark.both_brokers
-async def test_a_missing_exchange_is_told_with_its_remedy_and_found_later(broker: Any, asking: Any) -> None:
-    asker = await asking()
+@pytest.mark.parametrize("unconfirmed", [None, window.LIMIT])
+async def test_a_missing_exchange_is_told_with_its_remedy_and_found_later(
+    broker: Any, asking: Any, unconfirmed: int | None
+) -> None:
+    asker = await asking(unconfirmed=unconfirmed)
     for _ in range(2):
         with pytest.raises(Unavailable, match=r"run modelmq topology apply.*no exchange 'ml-model-exchange'"):
             await asker.ask()
@@ -239,16 +242,23 @@ async def test_a_refused_channel_leaves_other_connections_alone(broker: Any, ask
 
 
 @pytest.mark.both_brokers
-async def test_a_message_that_closes_the_channel_is_not_sent_again(broker: Any, asking: Any, results_of: Any) -> None:
-    """RabbitMQ takes no CC header of this type. What it had confirmed before is asked again and answered."""
+@pytest.mark.parametrize(("unconfirmed", "model"), [(None, "echo"), (window.LIMIT, "echo"), (window.LIMIT, "first")])
+async def test_a_message_that_closes_the_channel_is_not_sent_again(
+    broker: Any, asking: Any, results_of: Any, unconfirmed: int | None, model: str
+) -> None:
+    """RabbitMQ takes no CC header of this type. What it had confirmed before is asked again and answered.
+
+    The first to a queue may go by another channel.
+    """
     await broker.provision()
+    await broker.channel.bind_queue(QUEUE, MODEL_EXCHANGE, "first")
     await broker.echo(answering=False)
-    asker = await asking(confirm_timeout_s=10.0)
+    asker = await asking(confirm_timeout_s=10.0, unconfirmed=unconfirmed)
     waiting = asker.start(3)
     await broker.requests.count(3)
     await confirmed(asker)
     with pytest.raises(Unavailable, match="RabbitMQ closed the channel: 406"):
-        await asker.ask(b"poison", headers={"CC": 7})
+        await asker.ask(b"poison", model=model, headers={"CC": 7})
     await broker.requests.count(6)
     for delivery in broker.requests.items[3:]:
         broker.answer(delivery, delivery.body)

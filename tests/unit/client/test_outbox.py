@@ -26,6 +26,7 @@ class Channel:
     def __init__(self) -> None:
         self.connection = self
         self.writable = True
+        self.closed = asyncio.get_running_loop().create_future()
         self.sent: list[tuple[str, Properties, bytes]] = []
         self.settle: list[Callable[[Settled], None]] = []
 
