@@ -118,8 +118,10 @@ class Registry:
         self._judge(now_s)
 
     def given_up(self, name: str, now_s: float) -> bool:
-        """Nobody has served this model for the grace time, known or not."""
+        """Nobody has served this model for the grace time, known or not. Who may be asked serves until it is gone."""
         model = self._models.get(self.name_of(name))
+        if model is not None and any(view.state in _SERVING for view in model.versions.values()):
+            return False
         served_s = model.served_s if model is not None and model.served_s is not None else self._listening_since_s
         return now_s - max(served_s, self._listening_since_s) >= self._grace_s
 

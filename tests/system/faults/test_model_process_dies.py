@@ -164,6 +164,10 @@ async def test_a_batch_with_too_little_memory_is_run_in_parts(
     running = await start_worker()
     await held.begin()
     names = [await asker.send("m", held.body(50)) for _ in range(8)]
+    lane = running.worker.queues[0]._lanes["interactive"]
+    async with asyncio.timeout(30):
+        while lane.requests < 9:  # noqa: ASYNC110 - nobody is told
+            await asyncio.sleep(0.005)
     held.end()
     for name in names:
         assert (await asker.answer(name)).values == [100]

@@ -71,6 +71,18 @@ def test_three_seconds_of_silence_is_gone_but_the_model_stays_open_for_the_grace
     assert seen.why_not == {}
 
 
+@pytest.mark.parametrize("state", ["ready", "draining"])
+def test_who_serves_is_not_given_up_though_the_grace_is_shorter_than_its_silence(state: Any) -> None:
+    made = Registry(0.5, 0.0)
+    made.heard(report(model("m", state=state)), 10.0)
+    for now_s in (10.6, 12.9):
+        made.tick(now_s)
+        assert not made.given_up("m", now_s)
+        assert made.why_not == {}
+    made.tick(13.1)
+    assert made.given_up("m", 13.1)
+
+
 def test_a_draining_worker_still_serves_and_a_loading_one_does_not(seen: Registry) -> None:
     seen.heard(report(model(state="draining")), 104.0)
     assert not seen.given_up("m", 108.0)
