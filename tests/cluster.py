@@ -60,10 +60,16 @@ for folder in sys.argv[1:]:
     end(with_variable("MODELMQ_NODE", folder), 0.0)
 """
 
-_ALL_RUN = (
-    "case erlang:function_exported(rabbit_nodes, list_running, 0) of"
-    " true -> length(rabbit_nodes:list_running()); false -> length(rabbit_nodes:all_running()) end."
-)
+# True when each of the nodes sees all of them run; asked again for some seconds, as every question costs an Erlang.
+_ALL_RUN = """
+Nodes = [{nodes}],
+Function = case erlang:function_exported(rabbit_nodes, list_running, 0) of true -> list_running; _ -> all_running end,
+Sees = fun(Node) -> case rpc:call(Node, rabbit_nodes, Function, [], 5000) of
+    Running when is_list(Running) -> lists:sort(Running) =:= Nodes; _ -> false end end,
+Ask = fun(_, 0) -> false;
+         (Again, Left) -> lists:all(Sees, Nodes) orelse begin timer:sleep(100), Again(Again, Left - 1) end end,
+Ask(Ask, 50).
+"""
 
 
 class ClusterNode:
@@ -199,12 +205,13 @@ class Cluster:
 
     def wait_ready(self, timeout_s: float = _READY_TIMEOUT_S) -> None:
         """Until each node that is up sees all those that are. Raises TimeoutError."""
-        up = [node.index for node in self.nodes if node.up]
+        up = [node for node in self.nodes if node.up]
+        whole = _ALL_RUN.format(nodes=", ".join(f"'{node.name}'" for node in up))
         deadline = time.monotonic() + timeout_s
-        while any(self.evaluate(index, _ALL_RUN) != str(len(up)) for index in up):
+        while self.evaluate(up[0].index, whole) != "true":
             if time.monotonic() > deadline:
                 raise TimeoutError(f"The cluster is not whole after {timeout_s:.0f} s.")
-            time.sleep(0.2)
+            time.sleep(0.1)  # where it cannot be asked at all
 
     def restore(self) -> None:
         """Whatever was done: no node is paused, cut off or down, and they are one cluster."""

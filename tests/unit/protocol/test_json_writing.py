@@ -103,6 +103,24 @@ def test_rows_are_written_as_if_each_request_had_been_alone(array: np.ndarray[An
     assert in_rows(array, 1, 2, 1) == [written(array[:1]), written(array[1:3]), written(array[3:])]
 
 
+@pytest.mark.parametrize(
+    ("array", "words"),
+    [
+        (np.array([[1, np.nan]]), 'Output "y" has NaN or Infinity'),
+        (np.array([[np.inf]], np.float32), 'Output "y" has NaN or Infinity'),
+        (np.array([[1]], np.float16), 'Output "y" is FP16'),
+        (np.array([[b"\xff"]], object), 'Output "y" has bytes that are not UTF-8'),
+        (np.array([["\ud800"]], object), 'Output "y" has bytes that are not UTF-8'),
+        (np.array([[1]], object), 'Output "y" has an element of type int where BYTES needs strings or bytes'),
+        (np.array([[1j]]), 'Output "y" cannot be sent: '),
+    ],
+)
+def test_what_json_does_not_carry_is_refused_in_rows_as_in_one_piece(array: np.ndarray[Any, Any], words: str) -> None:
+    for write in (write_tensor, write_rows):
+        with pytest.raises(ModelFailed, match=words):
+            write("y", array, "Output", ModelFailed)
+
+
 def test_of_no_rows_nothing_is_written() -> None:
     assert in_rows(np.zeros((0, 3), np.float32), 0) == ["[]"]
     assert write_rows("y", np.zeros((0, 3), np.float32), "Output", ModelFailed).texts == []
