@@ -54,21 +54,18 @@ cluster_formation.peer_discovery_backend = classic_config
 _WATCH = """
 import sys
 from modelmq.broker.processes import end, with_variable
-from tests.nodes import evaluate
 sys.stdin.read()
 for folder in sys.argv[1:]:
     end(with_variable("MODELMQ_NODE", folder), 0.0)
 """
 
-# True when each of the nodes sees all of them run; asked again for some seconds, as every question costs an Erlang.
+# True when each of the nodes sees that all of them run.
 _ALL_RUN = """
 Nodes = [{nodes}],
 Function = case erlang:function_exported(rabbit_nodes, list_running, 0) of true -> list_running; _ -> all_running end,
 Sees = fun(Node) -> case rpc:call(Node, rabbit_nodes, Function, [], 5000) of
     Running when is_list(Running) -> lists:sort(Running) =:= Nodes; _ -> false end end,
-Ask = fun(_, 0) -> false;
-         (Again, Left) -> lists:all(Sees, Nodes) orelse begin timer:sleep(100), Again(Again, Left - 1) end end,
-Ask(Ask, 50).
+lists:all(Sees, Nodes).
 """
 
 
@@ -211,7 +208,7 @@ class Cluster:
         while self.evaluate(up[0].index, whole) != "true":
             if time.monotonic() > deadline:
                 raise TimeoutError(f"The cluster is not whole after {timeout_s:.0f} s.")
-            time.sleep(0.1)  # where it cannot be asked at all
+            time.sleep(0.1)
 
     def restore(self) -> None:
         """Whatever was done: no node is paused, cut off or down, and they are one cluster."""
@@ -266,7 +263,7 @@ class Cluster:
     def evaluate(self, index: int, expression: str) -> str:
         """What an Erlang expression is worth on a node, printed; `{badrpc,…}` where it cannot be asked."""
         node = self.nodes[index]
-        return evaluate(node.spec.directory, expression, node.spec.home)
+        return evaluate(node.spec.directory, expression)
 
     def manage(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """A call of the management API, of the first node that is up; what it answered, or None for nothing."""

@@ -23,8 +23,9 @@ from modelmq.settings import Settings
 from modelmq.supervisor.private_node import with_node
 from modelmq.supervisor.routes import routes_of
 from tests.chaos.account import Account, DeadLetter
-from tests.chaos.places import Place, evaluate
+from tests.chaos.places import Place
 from tests.chaos.question import id_in
+from tests.nodes import order
 
 Alarm = Literal["memory", "disk"]
 PRODUCER = "chaos-producer"
@@ -61,7 +62,7 @@ class Broker:
     async def _alarm(self, call: str, kind: Alarm) -> None:
         """What the broker's own monitors of memory and disk do."""
         expression = f"Which = {{resource_limit, {kind}, node()}}, rabbit_alarm:{call}."
-        await asyncio.to_thread(evaluate, self.place.node, expression)
+        await asyncio.to_thread(order, self.place.node.directory, expression)
 
     async def stop(self) -> None:
         """No process of it is left."""

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import secrets
 import signal
-import subprocess
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Protocol
@@ -18,14 +16,6 @@ from tests.cluster import Cluster, started_cluster
 
 Target = tuple[str, int]
 _LOOPBACK = "127.0.0.1"
-
-# Asks from an Erlang machine of its own, as an administrator's tool would.
-_EVALUATE = (
-    '{ok, Tokens, _} = erl_scan:string(os:getenv("EXPRESSION")), {ok, Parsed} = erl_parse:parse_exprs(Tokens),'
-    ' Node = list_to_atom(os:getenv("RABBITMQ_NODENAME")),'
-    " {value, Value, _} = rpc:call(Node, erl_eval, exprs, [Parsed, []], 20000),"
-    ' io:format("~0p~n", [Value]), halt(0).'
-)
 
 
 class Place(Protocol):
@@ -120,25 +110,3 @@ class ThreeNodes:
             with suppress(Exception):
                 self._cluster.heal()
         self._stack.close()
-
-
-def evaluate(node: RunningNode, expression: str) -> str:
-    """What an Erlang expression is worth on a node, printed. `rabbitmqctl` would take ten times as long."""
-    pairs = Path(f"/proc/{node.pid}/environ").read_bytes().rstrip(b"\0").split(b"\0")
-    environment = {name.decode(): value.decode() for name, _, value in (pair.partition(b"=") for pair in pairs)}
-    environment["EXPRESSION"] = expression
-    name = f"ask-{secrets.token_hex(4)}@localhost"
-    command = ["erl", "-noinput", "-boot", "start_clean", "-hidden", "-sname", name, "-eval", _EVALUATE]
-    done = subprocess.run(
-        command,
-        env=environment,
-        cwd=node.directory,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    if done.returncode != 0:
-        raise RuntimeError(f"{expression}: {done.stdout}{done.stderr}")
-    return done.stdout.strip()

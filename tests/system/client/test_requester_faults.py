@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import subprocess
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,12 +12,12 @@ import msgspec
 import pytest
 
 from modelmq.amqp import ConnectionOptions, Credentials, Delivery, Endpoint, Properties, connect
-from modelmq.broker.install import locate
 from modelmq.broker.node import NodeSpec, RunningNode, start
 from modelmq.client import requester, window
 from modelmq.errors import Expired, Overloaded, Unavailable
 from modelmq.events import BrokerBlocked, BrokerConnected, BrokerDisconnected, ReplyUnmatched
 from modelmq.messages import MODEL_EXCHANGE
+from tests.nodes import order
 
 pytestmark = pytest.mark.broker
 
@@ -323,17 +321,8 @@ async def test_an_alarm_is_unavailable_at_once_and_passes(tmp_path: Path, asking
 
 
 def set_memory_limit(node: RunningNode, share: str) -> None:
-    """As an operator would; the node's own environment tells the command where it is."""
-    pairs = Path(f"/proc/{node.pid}/environ").read_bytes().rstrip(b"\0").split(b"\0")
-    environment = {name.decode(): value.decode() for name, _, value in (pair.partition(b"=") for pair in pairs)}
-    command = locate(os.environ).server.with_name("rabbitmqctl")
-    subprocess.run(
-        [command, "set_vm_memory_high_watermark", share],
-        env=environment,
-        check=True,
-        capture_output=True,
-        timeout=60,
-    )
+    """What rabbitmqctl calls."""
+    order(node.directory, f"vm_memory_monitor:set_vm_memory_high_watermark({share}).")
 
 
 async def test_no_more_wait_for_an_answer_than_may(

@@ -6,7 +6,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from modelmq.broker.node import RunningNode
 from modelmq.client import window
 from modelmq.errors import Expired, Unavailable
 from modelmq.messages import MODEL_EXCHANGE
-from tests.nodes import rabbitmqctl
+from tests.nodes import order
 
 pytestmark = [pytest.mark.broker, pytest.mark.both_brokers]
 
@@ -26,24 +25,23 @@ SLOW_QUEUE = "ml-model.slow.interactive"
 class Leader:
     """The process that leads a quorum queue of a one-node broker, told to stand still and to go on."""
 
-    def __init__(self, node: RunningNode, home: Path | None, vhost: str) -> None:
+    def __init__(self, node: RunningNode, vhost: str) -> None:
         self._node = node
-        self._home = home
         self._name = f"{vhost}_{SLOW_QUEUE}"
 
     def suspend(self) -> None:
-        self._eval(f'ok = sys:suspend(list_to_existing_atom("{self._name}")).')
+        self._tell("suspend")
 
     def resume(self) -> None:
-        self._eval(f'ok = sys:resume(list_to_existing_atom("{self._name}")).')
+        self._tell("resume")
 
-    def _eval(self, expression: str) -> None:
-        rabbitmqctl(self._node, self._home, "eval", expression)
+    def _tell(self, what: str) -> None:
+        order(self._node.directory, f'sys:{what}(list_to_existing_atom("{self._name}")).')
 
 
 @pytest.fixture
-def leader(node: RunningNode, home_of_node: Path | None, vhost: Any) -> Iterator[Leader]:
-    made = Leader(node, home_of_node, vhost.name)
+def leader(node: RunningNode, vhost: Any) -> Iterator[Leader]:
+    made = Leader(node, vhost.name)
     yield made
     made.resume()
 

@@ -67,7 +67,14 @@ class Crowd:
     async def more(self, tap: Tap) -> None:
         """Until some more were answered, and bundles were among them."""
         answered, seen = self.answered, tap.bundles
-        await self._gateway.until(lambda: self.answered > answered + 200 and tap.bundles > seen + 5)
+
+        def enough() -> bool:
+            for each in self._tasks:
+                if each.done():
+                    each.result()  # raises what was wrong with an answer
+            return self.answered > answered + 200 and tap.bundles > seen + 5
+
+        await self._gateway.until(enough)
 
     async def leave(self) -> None:
         self._stop.set()

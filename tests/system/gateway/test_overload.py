@@ -15,7 +15,7 @@ from modelmq.broker.node import RunningNode
 from modelmq.events import BrokerBlocked, RequestAnswered
 from modelmq.messages import MODEL_EXCHANGE
 from tests.conftest import Vhost
-from tests.nodes import rabbitmqctl
+from tests.nodes import order
 
 from .conftest import PATIENCE_S, SLOW, Broker, Running, Serve, body_of, until, values_of
 
@@ -65,26 +65,24 @@ async def test_who_would_wait_past_the_deadline_is_refused_at_once(make_model: M
 
 
 class Alarm(NamedTuple):
-    """How an operator's command sets a limit of the node, too low and as it was."""
+    """What rabbitmqctl calls to set a limit of the node, too low and as it was."""
 
-    command: str
+    call: str
     short: str
     enough: str
 
 
-MEMORY = Alarm("set_vm_memory_high_watermark", "0.0000001", "0.9")
-DISK = Alarm("set_disk_free_limit", "1000000000000000", "50000000")
+MEMORY = Alarm("vm_memory_monitor:set_vm_memory_high_watermark", "0.0000001", "0.9")
+DISK = Alarm("rabbit_disk_monitor:set_disk_free_limit", "1000000000000000", "50000000")
 
 
 @pytest.fixture(params=[MEMORY, DISK], ids=["memory", "disk"])
-def short(
-    request: pytest.FixtureRequest, node: RunningNode, home_of_node: Path | None
-) -> Iterator[Callable[[bool], None]]:
+def short(request: pytest.FixtureRequest, node: RunningNode) -> Iterator[Callable[[bool], None]]:
     """Makes the node short of something, or not; this process has the node to itself."""
     alarm: Alarm = request.param
 
     def limit(short: bool) -> None:
-        rabbitmqctl(node, home_of_node, alarm.command, alarm.short if short else alarm.enough)
+        order(node.directory, f"{alarm.call}({alarm.short if short else alarm.enough}).")
 
     yield limit
     limit(False)

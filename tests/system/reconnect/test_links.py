@@ -11,7 +11,7 @@ import pytest
 import modelmq
 from modelmq.broker.node import RunningNode
 from modelmq.errors import Unavailable
-from tests.nodes import evaluate
+from tests.nodes import order
 from tests.system.reconnect.conftest import CONFIRM_S, rights, serving
 from tests.system.rotation.conftest import MODEL, body_of, load, over_amqp, over_http, until
 
@@ -142,14 +142,14 @@ async def until_answered(asks: Any) -> None:
 
 @pytest.mark.both_brokers
 async def test_a_consumer_that_the_broker_times_out_is_replaced(
-    installation: Any, spawn: Any, http: Any, node: RunningNode, home_of_node: Any
+    installation: Any, spawn: Any, http: Any, node: RunningNode
 ) -> None:
     """3.10 closes its channel, 4.3 cancels it; what it held comes back and is answered."""
     settings = "application:set_env(rabbit, channel_tick_interval, {tick}), {set}, ok."
     timed = "application:set_env(rabbit, consumer_timeout, 2000)"
     usual = "application:unset_env(rabbit, consumer_timeout)"
     installation.add_model("slow", SLOW)
-    evaluate(node.directory, settings.format(tick=200, set=timed), home_of_node)
+    order(node.directory, settings.format(tick=200, set=timed))
     try:
         installation.provision()
         worker, gateway = await spawn("worker"), await spawn("gateway")
@@ -158,6 +158,6 @@ async def test_a_consumer_that_the_broker_times_out_is_replaced(
         assert answer.status_code == 200, answer.text
         assert answer.json()["outputs"][0]["data"] == [200]
     finally:
-        evaluate(node.directory, settings.format(tick=60_000, set=usual), home_of_node)
+        order(node.directory, settings.format(tick=60_000, set=usual))
     assert worker.lines("ConsumerEnded")
     assert worker.lines("BrokerDisconnected") == []
