@@ -35,7 +35,7 @@ from modelmq.broker.install import locate
 from modelmq.broker.node import NodeSpec, RunningNode, start
 from modelmq.broker.node_config import LOOPBACK, OWNER_VARIABLE, files_in
 from modelmq.broker.processes import end, with_variable
-from tests.nodes import evaluate
+from tests.nodes import evaluate, order
 
 SIZE = 3
 _ADMIN = "modelmq-admin"
@@ -180,7 +180,7 @@ class Cluster:
         for here, there in ((one, other), (other, one)):
             name = self.nodes[there].name
             # Not the same on both sides, or they would agree.
-            self.evaluate(here, f"erlang:set_cookie('{name}', cut{here}), erlang:disconnect_node('{name}').")
+            self._order(here, f"erlang:set_cookie('{name}', cut{here}), erlang:disconnect_node('{name}'), ok.")
 
     def isolate(self, index: int) -> None:
         """Neither of the other two hears this one; clients still reach it."""
@@ -195,7 +195,7 @@ class Cluster:
         names = ", ".join(f"'{node.name}'" for node in self.nodes)
         for node in self.nodes:
             if node.up:
-                self.evaluate(
+                self._order(
                     node.index, f"[erlang:set_cookie(N, erlang:get_cookie()) || N <- [{names}], N =/= node()], ok."
                 )
         self._cut = False
@@ -264,6 +264,9 @@ class Cluster:
         """What an Erlang expression is worth on a node, printed; `{badrpc,…}` where it cannot be asked."""
         node = self.nodes[index]
         return evaluate(node.spec.directory, expression)
+
+    def _order(self, index: int, expression: str) -> None:
+        order(self.nodes[index].spec.directory, expression)
 
     def manage(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """A call of the management API, of the first node that is up; what it answered, or None for nothing."""

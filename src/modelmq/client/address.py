@@ -17,11 +17,9 @@ NOWHERE = "."
 
 
 class ReplyAddress:
-    """Of a channel that takes replies at `here`, which is the name of a queue or that of direct replies."""
+    """Of a channel that takes replies at `here`, the name of a queue or that of direct replies, as its requests say."""
 
     def __init__(self, channel: Channel, here: str) -> None:
-        self.here = here
-        """What the requests of this channel must carry."""
         self._channel = channel
         self._everywhere = "" if here == DIRECT_REPLY_TO else here
         self._learning: asyncio.Task[str] | None = None

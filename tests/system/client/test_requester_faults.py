@@ -49,19 +49,25 @@ async def test_a_connection_cut_with_200_in_flight_loses_none(
     assert asker.of(ReplyUnmatched) == []
 
 
+async def twenty_wait(broker: Any, asking: Any) -> tuple[Any, Any, list[Any]]:
+    """A requester, its connection, and what it asked, which nobody answers."""
+    await broker.provision()
+    await broker.echo(answering=False)
+    asker = await asking()
+    asked = asker.start(20)
+    await broker.requests.count(20)
+    (shard,) = asker.requester._shards
+    return asker, shard, asked
+
+
 @pytest.mark.both_reply_modes
 async def test_a_channel_is_replaced_and_what_went_by_it_is_answered_by_it(
     broker: Any, asking: Any, results_of: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """However late: nothing is sent again."""
     monkeypatch.setattr("modelmq.client.shard.HAND_OVER_S", 0.0)
-    await broker.provision()
-    await broker.echo(answering=False)
-    asker = await asking()
-    (shard,) = asker.requester._shards
+    asker, shard, before = await twenty_wait(broker, asking)
     old = shard._outbox.channel
-    before = asker.start(20)
-    await broker.requests.count(20)
     shard._renew()
     shard._renew()
     assert len(shard._renewing) == 1
@@ -84,13 +90,8 @@ async def test_where_no_more_channels_may_be_what_waits_on_an_old_one_is_sent_ag
     """Else a queue that a channel cannot reach would be out of reach for as long as another model computes."""
     monkeypatch.setattr("modelmq.client.shard.HAND_OVER_S", 0.0)
     monkeypatch.setattr("modelmq.client.shard._MOST_WAYS", 2)
-    await broker.provision()
-    await broker.echo(answering=False)
-    asker = await asking()
-    (shard,) = asker.requester._shards
+    asker, shard, asked = await twenty_wait(broker, asking)
     old = shard._outbox.channel
-    asked = asker.start(20)
-    await broker.requests.count(20)
     shard._renew()
     await broker.requests.count(40)
     for delivery in broker.requests.items[20:]:
