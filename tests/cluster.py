@@ -321,6 +321,7 @@ def started_cluster(folder: Path, home: Path | None = None, *, extra_conf: str =
         finally:
             epmd.kill()
             epmd.wait()
+        watch.kill()  # nothing is left for it
     finally:
         watch.communicate(timeout=60)
 

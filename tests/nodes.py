@@ -51,7 +51,8 @@ def started(
         try:
             yield running
         finally:
-            running.stop()
+            running.stop(timeout_s=0.0)  # it is thrown away, so an orderly end would only take time
+        watch.kill()  # nothing is left for it
     finally:
         watch.communicate(timeout=60)
 

@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 import msgspec
 
-from modelmq.broker import node_config, readiness
+from modelmq.broker import node_config, preloading, readiness
 from modelmq.broker import node_record as records
 from modelmq.broker.install import Installation
 from modelmq.broker.node_config import Configuration, NodeFiles, Ports
@@ -101,6 +101,7 @@ def write_files(
     records.write_private(files.conf, configuration.conf)
     records.write_private(files.advanced, node_config.render_advanced())
     records.write_private(files.plugins, configuration.plugins)
+    records.write_private(files.preload, preloading.PROGRAM)
     schedulers = max(2, min(len(os.sched_getaffinity(0)), 8))
     return node_config.environment(files, record.name, ports, installation.path, schedulers)
 

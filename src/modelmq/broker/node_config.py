@@ -49,6 +49,7 @@ class NodeFiles(msgspec.Struct, frozen=True):
     conf: Path
     advanced: Path
     plugins: Path
+    preload: Path
     data: Path
     logs: Path
     log: Path
@@ -74,6 +75,7 @@ def files_in(folder: Path) -> NodeFiles:
         conf=folder / "rabbitmq.conf",
         advanced=folder / "advanced.config",
         plugins=folder / "enabled_plugins",
+        preload=folder / "preload.eval",
         data=folder / "data",
         logs=logs,
         log=logs / "rabbitmq.log",
@@ -186,7 +188,8 @@ def environment(files: NodeFiles, node_name: str, ports: Ports, path: str, sched
         "ERL_EPMD_ADDRESS": LOOPBACK,
         "ERL_EPMD_PORT": str(ports.epmd),
         # For every Erlang program: RabbitMQ starts a second, short-lived one, which listens as well.
-        "ERL_AFLAGS": f"-start_epmd false -kernel inet_dist_use_interface {{{LOOPBACK.replace('.', ',')}}}",
+        "ERL_AFLAGS": f"-start_epmd false -kernel inet_dist_use_interface {{{LOOPBACK.replace('.', ',')}}} "
+        f"-run file eval {files.relative(files.preload)}",
         "ERL_CRASH_DUMP": str(files.logs / "erl_crash.dump"),
         "ERL_CRASH_DUMP_SECONDS": "0",  # a dump would hold the cookie and passwords
         "RABBITMQ_NODENAME": node_name,

@@ -233,7 +233,7 @@ def test_any_path_will_do(tmp_path: Path) -> None:
     with start(NodeSpec(folder, plain=False, tls=True)) as running:
         assert running.amqp_port == 0
         assert ask_for_a_queue(running, tls=True)
-        assert running.log_file.stat().st_size > 0
+    assert running.log_file.stat().st_size > 0  # it is written some seconds later, or at the end
     assert names_of(folder) == []
 
 
