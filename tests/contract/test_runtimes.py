@@ -5,19 +5,17 @@ from __future__ import annotations
 import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import joblib
 import numpy as np
 import pytest
-import skops.io
-from skl2onnx import to_onnx
-from skl2onnx.common.data_types import FloatTensorType
-from sklearn.linear_model import LogisticRegression
 
 from modelmq.errors import ModelLoadError
 from modelmq.metadata import DATATYPES
 from modelmq.runtimes import ModelSource, Runtime, checked_outputs, open_model, scan, warm_up_inputs
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
 
 ROWS = np.random.default_rng(3).standard_normal((40, 4))
 LABELS = (ROWS[:, 0] > ROWS[:, 1]).astype(np.int64)
@@ -39,20 +37,30 @@ class Sums:
 
 
 def fitted() -> LogisticRegression:
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - heavy, only to write the models
+
     return LogisticRegression().fit(ROWS, LABELS)
 
 
 def write_onnx(version: Path) -> None:
-    options = {LogisticRegression: {"zipmap": False}}
-    exported = to_onnx(fitted(), initial_types=[("x", FloatTensorType([None, 4]))], options=options, target_opset=17)
+    from skl2onnx import to_onnx  # noqa: PLC0415 - heavy, only for ONNX models
+    from skl2onnx.common.data_types import FloatTensorType  # noqa: PLC0415 - likewise
+
+    model = fitted()
+    options = {type(model): {"zipmap": False}}
+    exported = to_onnx(model, initial_types=[("x", FloatTensorType([None, 4]))], options=options, target_opset=17)
     (version / "model.onnx").write_bytes(exported.SerializeToString())
 
 
 def write_skops(version: Path) -> None:
+    import skops.io  # noqa: PLC0415 - heavy, only for skops files
+
     skops.io.dump(fitted(), version / "model.skops")
 
 
 def write_joblib(version: Path) -> None:
+    import joblib  # noqa: PLC0415 - heavy, only for its pickles
+
     joblib.dump(fitted(), version / "model.joblib")
     (version / "model.toml").write_text("trust = true\n")
 

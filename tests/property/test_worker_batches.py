@@ -5,17 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pytest
-import skops.io
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
-from skl2onnx import to_onnx
-from skl2onnx.common.data_types import FloatTensorType
-from sklearn.linear_model import LogisticRegression
 
 from modelmq.protocol import decode_response, dtype_of
 from modelmq.runtimes import ModelSettings, ModelSource, Runtime, checked_outputs, open_model, scan
@@ -24,6 +20,9 @@ from modelmq.worker.halving import Halving
 from modelmq.worker.item import WorkItem
 from modelmq.worker.joining import batch_key, join, split
 from modelmq.worker.outcome import Answer
+
+if TYPE_CHECKING:
+    from sklearn.linear_model import LogisticRegression
 
 SOURCE = ModelSource("m", "1", Path("models/m/1/model.py"), ModelSettings())
 
@@ -68,20 +67,35 @@ def test_batched_answers_equal_single_ones(rows: list[int], seed: int) -> None:
             assert np.array_equal(answer[name], array)
 
 
+def write_onnx(fitted: LogisticRegression, path: Path) -> None:
+    from skl2onnx import to_onnx  # noqa: PLC0415 - heavy, only for this model
+    from skl2onnx.common.data_types import FloatTensorType  # noqa: PLC0415 - likewise
+
+    kind, options = [("x", FloatTensorType([None, 4]))], {type(fitted): {"zipmap": False}}
+    exported = to_onnx(fitted, initial_types=kind, options=options, target_opset=17)
+    path.write_bytes(exported.SerializeToString())
+
+
+def write_skops(fitted: LogisticRegression, path: Path) -> None:
+    import skops.io  # noqa: PLC0415 - heavy, only for this model
+
+    skops.io.dump(fitted, path)
+
+
 @pytest.fixture(scope="module", params=["onnx", "sklearn"])
 def opened(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Opened]:
     """A real model of each framework, of several outputs: classes by name and their probabilities."""
+    from sklearn.linear_model import LogisticRegression  # noqa: PLC0415 - heavy, and most tests here need no model
+
     rows = np.random.default_rng(5).standard_normal((60, 4)).astype(np.float32)
     names = np.where(rows[:, 0] > rows[:, 1], "left", "right")
     fitted = LogisticRegression().fit(rows, names)
     folder = tmp_path_factory.mktemp(request.param) / "sides" / "1"
     folder.mkdir(parents=True)
     if request.param == "onnx":
-        kind, options = [("x", FloatTensorType([None, 4]))], {LogisticRegression: {"zipmap": False}}
-        exported = to_onnx(fitted, initial_types=kind, options=options, target_opset=17)
-        (folder / "model.onnx").write_bytes(exported.SerializeToString())
+        write_onnx(fitted, folder / "model.onnx")
     else:
-        skops.io.dump(fitted, folder / "model.skops")
+        write_skops(fitted, folder / "model.skops")
     (source,) = scan(folder.parent.parent).models
     runtime = open_model(source)
     yield Opened(source, runtime)

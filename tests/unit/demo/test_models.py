@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from sklearn.datasets import load_breast_cancer, load_digits
 
 from modelmq.demo import MODELS, sample
 from modelmq.demo.sentiment import SOURCE
@@ -73,6 +72,8 @@ def test_digits_takes_rows_of_64_pixels(built: Path) -> None:
 
 
 def test_the_trained_models_are_good(built: Path) -> None:
+    from sklearn.datasets import load_breast_cancer, load_digits  # noqa: PLC0415 - heavy, only for the truth
+
     pixels, labels = load_digits(return_X_y=True)
     with opened(built, "digits") as runtime:
         answer = runtime.predict({"x": pixels.astype(np.float32)})

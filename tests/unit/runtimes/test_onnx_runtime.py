@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from onnx import TensorProto, helper
 
 from modelmq.errors import ModelLoadError
 from modelmq.metadata import Signature, TensorSpec
@@ -14,15 +13,25 @@ from modelmq.runtimes import ModelSettings, ModelSource, Runtime, open_model
 
 Shape = list[int | str | None] | None
 Open = Callable[..., Runtime]
-X = TensorProto.FLOAT
+X = "FLOAT"
 
 
-def value(name: str, kind: int, shape: Shape) -> Any:
-    return helper.make_tensor_value_info(name, kind, shape)
+def value(name: str, kind: str, shape: Shape) -> Any:
+    from onnx import TensorProto, helper  # noqa: PLC0415 - heavy, only to write the graphs
+
+    return helper.make_tensor_value_info(name, TensorProto.DataType.Value(kind), shape)
+
+
+def node(operator: str, takes: list[str], **attributes: object) -> Any:
+    from onnx import helper  # noqa: PLC0415 - likewise
+
+    return helper.make_node(operator, takes, ["y"], **attributes)
 
 
 @pytest.fixture
 def opened(tmp_path: Path) -> Open:
+    from onnx import helper  # noqa: PLC0415 - likewise
+
     def save_and_open(
         nodes: list[Any], takes: list[Any], gives: list[Any], initial: list[Any] | None = None, **settings: object
     ) -> Runtime:
@@ -35,10 +44,8 @@ def opened(tmp_path: Path) -> Open:
     return save_and_open
 
 
-def identity(opened: Open, shape: Shape, kind: int = X, **settings: object) -> Runtime:
-    return opened(
-        [helper.make_node("Identity", ["x"], ["y"])], [value("x", kind, shape)], [value("y", kind, shape)], **settings
-    )
+def identity(opened: Open, shape: Shape, kind: str = X, **settings: object) -> Runtime:
+    return opened([node("Identity", ["x"])], [value("x", kind, shape)], [value("y", kind, shape)], **settings)
 
 
 @pytest.mark.parametrize(
@@ -64,39 +71,41 @@ def test_shapes_and_the_batch_axis_come_from_the_file(
 @pytest.mark.parametrize(
     ("kind", "datatype"),
     [
-        (TensorProto.BOOL, "BOOL"),
-        (TensorProto.UINT8, "UINT8"),
-        (TensorProto.UINT16, "UINT16"),
-        (TensorProto.UINT32, "UINT32"),
-        (TensorProto.UINT64, "UINT64"),
-        (TensorProto.INT8, "INT8"),
-        (TensorProto.INT16, "INT16"),
-        (TensorProto.INT32, "INT32"),
-        (TensorProto.INT64, "INT64"),
-        (TensorProto.FLOAT16, "FP16"),
-        (TensorProto.FLOAT, "FP32"),
-        (TensorProto.DOUBLE, "FP64"),
-        (TensorProto.STRING, "BYTES"),
+        ("BOOL", "BOOL"),
+        ("UINT8", "UINT8"),
+        ("UINT16", "UINT16"),
+        ("UINT32", "UINT32"),
+        ("UINT64", "UINT64"),
+        ("INT8", "INT8"),
+        ("INT16", "INT16"),
+        ("INT32", "INT32"),
+        ("INT64", "INT64"),
+        ("FLOAT16", "FP16"),
+        ("FLOAT", "FP32"),
+        ("DOUBLE", "FP64"),
+        ("STRING", "BYTES"),
     ],
 )
-def test_every_datatype_of_the_protocol_is_served(opened: Open, kind: int, datatype: str) -> None:
+def test_every_datatype_of_the_protocol_is_served(opened: Open, kind: str, datatype: str) -> None:
     assert identity(opened, ["n"], kind).signature.inputs[0].datatype == datatype
 
 
 def test_text_is_text_in_the_graph(opened: Open) -> None:
-    runtime = identity(opened, ["n"], TensorProto.STRING)
+    runtime = identity(opened, ["n"], "STRING")
     assert runtime.predict({"x": np.array([b"a", "ä".encode()], object)})["y"].tolist() == ["a", "ä"]
 
 
 def test_a_type_the_protocol_does_not_have_is_refused(opened: Open) -> None:
     with pytest.raises(ModelLoadError, match=r'has input "x" of tensor\(bfloat16\), not a tensor served'):
-        identity(opened, ["n"], TensorProto.BFLOAT16)
+        identity(opened, ["n"], "BFLOAT16")
 
 
 def test_a_list_of_dicts_is_refused_with_advice(opened: Open) -> None:
-    nodes = [helper.make_node("ZipMap", ["x"], ["y"], domain="ai.onnx.ml", classlabels_int64s=[0, 1])]
+    from onnx import TensorProto, helper  # noqa: PLC0415 - likewise
+
+    nodes = [node("ZipMap", ["x"], domain="ai.onnx.ml", classlabels_int64s=[0, 1])]
     kind = helper.make_sequence_type_proto(
-        helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(X, []))
+        helper.make_map_type_proto(TensorProto.INT64, helper.make_tensor_type_proto(TensorProto.FLOAT, []))
     )
     with pytest.raises(ModelLoadError, match=r"export the model with plain tensors .*'zipmap': False"):
         opened(nodes, [value("x", X, ["n", 2])], [helper.make_value_info("y", kind)])
@@ -104,8 +113,8 @@ def test_a_list_of_dicts_is_refused_with_advice(opened: Open) -> None:
 
 def reshaped(opened: Open, shape: Shape, **settings: object) -> Runtime:
     """A graph whose output has a rank that only the run decides, by the number of zeros in `s`."""
-    takes = [value("x", X, shape), value("s", TensorProto.INT64, ["k"])]
-    return opened([helper.make_node("Reshape", ["x", "s"], ["y"])], takes, [value("y", X, None)], **settings)
+    takes = [value("x", X, shape), value("s", "INT64", ["k"])]
+    return opened([node("Reshape", ["x", "s"])], takes, [value("y", X, None)], **settings)
 
 
 def test_an_unknown_rank_is_found_by_a_run(opened: Open) -> None:
@@ -125,15 +134,17 @@ def test_an_unknown_rank_can_be_declared(opened: Open) -> None:
 
 
 def test_a_variable_first_size_that_does_not_count_rows_is_no_batch_axis(opened: Open) -> None:
+    from onnx import TensorProto, helper  # noqa: PLC0415 - likewise
+
     target = helper.make_tensor("target", TensorProto.INT64, [2], [-1, 1])
-    nodes = [helper.make_node("Reshape", ["x", "target"], ["y"])]
+    nodes = [node("Reshape", ["x", "target"])]
     runtime = opened(nodes, [value("x", X, ["n", 2])], [value("y", X, ["m", 1])], [target])
     assert runtime.signature.outputs == (TensorSpec("y", "FP32", (-1, 1)),)
     assert not runtime.signature.batched
 
 
 def test_an_output_without_rows_means_no_batches(opened: Open) -> None:
-    nodes = [helper.make_node("ReduceSum", ["x"], ["y"], keepdims=0)]
+    nodes = [node("ReduceSum", ["x"], keepdims=0)]
     runtime = opened(nodes, [value("x", X, ["n", 2])], [value("y", X, [])])
     assert not runtime.signature.batched
     assert runtime.signature.outputs == (TensorSpec("y", "FP32", ()),)
