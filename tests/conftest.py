@@ -1,7 +1,7 @@
 """A real RabbitMQ for the tests that need one: a private node per session, a virtual host per test.
 
 Tests marked `both_brokers` run twice, on the system's RabbitMQ and on 4.3, where that can be had; those marked
-`both_reply_modes` with replies that go directly, and through queues. The fixture `cluster` is three nodes of a session,
+`both_reply_modes` with replies that go directly, and through queues. The fixture `cluster` is three nodes of a file,
 whole again before each test; its tests may be marked the same. Every node serves AMQP and the management API
 plain and with TLS (`amqps_port`, `secure_management_url`, verified with `ca_file`), and takes certificates of the
 fixture `authority` as logins.
@@ -158,14 +158,15 @@ def cluster(request: pytest.FixtureRequest) -> Cluster:
     return whole
 
 
-@pytest.fixture(scope="session")
+# Six idle nodes cost a tenth of a core, so they end with the last test of their file.
+@pytest.fixture(scope="module")
 def system_cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """Three nodes of the system's RabbitMQ, in whatever state the test before left them."""
     with started_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
         yield cluster
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def cluster43(home43: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """The same of RabbitMQ 4.3."""
     with started_cluster(tmp_path_factory.mktemp("cluster43"), home43) as cluster:

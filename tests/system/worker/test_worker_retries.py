@@ -16,6 +16,7 @@ from modelmq.broker.management_values import Overview
 from modelmq.client import Request, Requester
 from modelmq.client.replies import Rights
 from modelmq.events import RequestRetried, ignore
+from modelmq.messages import MODEL_EXCHANGE
 from modelmq.retry_ladder import RETRY_EXCHANGE, RUNGS_MS, queue_of
 from modelmq.worker.confirmed import ConfirmedPublisher
 
@@ -141,8 +142,9 @@ async def test_a_request_whose_model_is_removed_meanwhile_ends_in_the_unrouted_q
 ) -> None:
     shop(after_s=0.5)
     await ladder()
-    running = await start_worker()
     name = await asker.send("shop", request_body(13))
+    await asker.channel.unbind_queue(LANE, MODEL_EXCHANGE, "shop")  # so that it comes back to nothing, however soon
+    running = await start_worker()
     await running.until(lambda: bool(running.of(RequestRetried)))
     await running.stop()  # which waits until it is put off
     for lane in (LANE, "ml-model.shop.bulk"):
