@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as hnp
 from modelmq import control, protocol
 from modelmq.errors import InvalidRequest, ModelFailed, Unsupported
 from modelmq.metadata import Signature, TensorSpec
-from modelmq.protocol import json_reading
+from modelmq.protocol import datatypes, json_codec, json_reading, validation
 from modelmq.protocol.datatypes import DTYPES
 
 PASS_THROUGH = Signature("python", (), (), batched=False)
@@ -52,7 +52,7 @@ def same(left: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> bool:
 
 @given(st.dictionaries(st.text(max_size=8), any_array, max_size=3))
 def test_requests_survive_the_wire(inputs: dict[str, np.ndarray[Any, Any]]) -> None:
-    request = protocol.decode_request(protocol.encode_request(inputs, request_id="r"), PASS_THROUGH)
+    request = json_codec.decode_request(json_codec.encode_request(inputs, request_id="r"), PASS_THROUGH)
     assert request.id == "r"
     assert list(request.inputs) == list(inputs)
     assert all(same(request.inputs[name], array) for name, array in inputs.items())
@@ -60,7 +60,7 @@ def test_requests_survive_the_wire(inputs: dict[str, np.ndarray[Any, Any]]) -> N
 
 @given(st.dictionaries(st.text(max_size=8), any_array, max_size=3))
 def test_responses_survive_the_wire(outputs: dict[str, np.ndarray[Any, Any]]) -> None:
-    response = protocol.decode_response(protocol.encode_response("m", "1", None, outputs))
+    response = json_codec.decode_response(json_codec.encode_response("m", "1", None, outputs))
     assert list(response.outputs) == list(outputs)
     assert all(same(response.outputs[name], array) for name, array in outputs.items())
 
@@ -71,20 +71,20 @@ def test_nested_data_means_the_same_as_flat(array: np.ndarray[Any, Any]) -> None
     tensor = {
         "name": "x",
         "shape": array.shape,
-        "datatype": protocol.datatype_of(array.dtype),
+        "datatype": datatypes.datatype_of(array.dtype),
         "data": [plain] if array.ndim == 0 else plain,
     }
     body = json.dumps({"inputs": [tensor]}, default=bytes.decode).encode()
-    assert same(protocol.decode_request(body, PASS_THROUGH).inputs["x"], array)
+    assert same(json_codec.decode_request(body, PASS_THROUGH).inputs["x"], array)
 
 
 @given(any_array, st.integers(1, 40))
 @settings(max_examples=60)
 def test_the_size_of_pieces_makes_no_difference(array: np.ndarray[Any, Any], piece: int) -> None:
-    body = protocol.encode_request({"x": array})
+    body = json_codec.encode_request({"x": array})
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(json_reading, "PIECE_BYTES", piece)
-        assert same(protocol.decode_request(body, PASS_THROUGH).inputs["x"], array)
+        assert same(json_codec.decode_request(body, PASS_THROUGH).inputs["x"], array)
 
 
 HOSTILE_SIZES = [10**9, 2**31 - 1, 2**31, 2**32, 2**62, 2**63 - 1, -(2**63), 10**30]
@@ -123,15 +123,15 @@ def read_everywhere(body: bytes) -> None:
     for signature in SIGNATURES:
         said = refusal(lambda s=signature: rows(body, s))  # type: ignore[misc]
         assert not said or (said.endswith(".") and len(said) < 500)
-    for read in (protocol.decode_envelope, protocol.decode_response, control.decode_hello, control.decode_report):
+    for read in (protocol.decode_envelope, json_codec.decode_response, control.decode_hello, control.decode_report):
         said = refusal(lambda r=read: r(body))  # type: ignore[misc]
         assert not said or (said.endswith(".") and len(said) < 500)
     assert protocol.error_message(body)
 
 
 def rows(body: bytes, signature: Signature) -> None:
-    request = protocol.decode_request(body, signature, model="m")
-    assert protocol.rows_of(request, signature) >= 1
+    request = json_codec.decode_request(body, signature, model="m")
+    assert validation.rows_of(request, signature) >= 1
 
 
 @given(request_like | json_values)
@@ -160,7 +160,7 @@ def test_a_damaged_request_is_a_request_or_one_typed_error(data: st.DataObject) 
         b'{"id":"r","inputs":[{"name":"x","shape":[2,2],"datatype":"FP32","data":[[1.5,-2e3],[0,4]]},'
         b'{"name":"t","shape":[2],"datatype":"BYTES","data":["a","\\u00e4"]}],"outputs":[{"name":"y"}]}'
     )
-    protocol.decode_request(bytes(body), DECLARED)
+    json_codec.decode_request(bytes(body), DECLARED)
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, len(body) - 1))
         body[at : at + data.draw(st.integers(0, 3))] = data.draw(st.binary(max_size=3))

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from modelmq.protocol import decode_response, dtype_of
+from modelmq.protocol.datatypes import dtype_of
+from modelmq.protocol.json_codec import decode_response
 from modelmq.runtimes import ModelSettings, ModelSource, Runtime, checked_outputs, open_model, scan
 from modelmq.worker import answers, wire
 from modelmq.worker.halving import Halving

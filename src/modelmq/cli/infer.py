@@ -15,7 +15,7 @@ from urllib.parse import quote
 import httpx
 import msgspec
 
-from modelmq.client import Client
+from modelmq.client.api import Client
 from modelmq.demo import sample
 from modelmq.errors import (
     ConfigError,

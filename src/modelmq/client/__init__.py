@@ -1,9 +1,8 @@
-"""Asking models over RabbitMQ: the Python client, and the requester that gateways and benchmarks share with it."""
+"""Asking models over RabbitMQ: the requester that gateways use, and the Python client on top of it, in `api`."""
 
 from __future__ import annotations
 
-from modelmq.client.api import Client
 from modelmq.client.request import Request
 from modelmq.client.requester import Requester
 
-__all__ = ["Client", "Request", "Requester"]
+__all__ = ["Request", "Requester"]

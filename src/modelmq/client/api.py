@@ -24,7 +24,8 @@ from modelmq.client.requester import Requester
 from modelmq.errors import ConfigError, InvalidRequest, TooLarge
 from modelmq.events import ignore
 from modelmq.messages import BODY_LIMIT_BYTES, REPLY_PATHS, Lane, ReplyMode
-from modelmq.protocol import Parameters, decode_response, encode_request
+from modelmq.protocol import Parameters
+from modelmq.protocol.json_codec import decode_response, encode_request
 from modelmq.tls import TlsOptions
 
 SERVICE = "client"

@@ -12,7 +12,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from modelmq.demo.samples import SAMPLE_FILE, TRUTH
-from modelmq.protocol import encode_request
+from modelmq.protocol.json_codec import encode_request
 
 
 def build(folder: Path) -> None:

@@ -14,7 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import MinMaxScaler
 
 from modelmq.demo.samples import SAMPLE_FILE, TRUTH
-from modelmq.protocol import encode_request
+from modelmq.protocol.json_codec import encode_request
 
 OPSETS = {"": 17, "ai.onnx.ml": 3}
 """Old enough for every onnxruntime that ModelMQ accepts."""

@@ -12,7 +12,7 @@ import msgspec
 
 from modelmq.errors import InvalidRequest
 from modelmq.protocol import decode_envelope
-from modelmq.protocol.tensors import Scalar
+from modelmq.protocol.envelope import Scalar
 
 SAMPLE_FILE = "sample.json"
 TRUTH = "truth"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from modelmq.demo.samples import SAMPLE_FILE, TRUTH
-from modelmq.protocol import encode_request
+from modelmq.protocol.json_codec import encode_request
 
 SOURCE = """\
 import numpy as np

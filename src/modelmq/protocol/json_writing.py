@@ -15,7 +15,8 @@ import orjson
 
 from modelmq.errors import RequestError, Unsupported
 from modelmq.protocol.datatypes import datatype_of
-from modelmq.protocol.tensors import Array, Parameters
+from modelmq.protocol.envelope import Parameters
+from modelmq.protocol.tensors import Array
 from modelmq.protocol.validation import subject
 
 PIECE: Final = 16_384

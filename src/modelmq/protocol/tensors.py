@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-Scalar = bool | int | float | str
-Parameters = dict[str, Scalar]
+from modelmq.protocol.envelope import Parameters
+
 Array = np.ndarray[Any, Any]
 
 
@@ -50,13 +50,6 @@ class WireResponse(msgspec.Struct):
     model_version: str | None = None
     id: str | None = None
     parameters: Parameters | None = None
-
-
-class Envelope(msgspec.Struct, frozen=True):
-    """What the gateway reads of a request; the tensors stay as they came."""
-
-    id: str | None
-    parameters: Parameters
 
 
 class InferenceRequest(msgspec.Struct, frozen=True):

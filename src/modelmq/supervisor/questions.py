@@ -16,7 +16,8 @@ import msgspec
 from modelmq.demo import sample
 from modelmq.errors import ModelMQError
 from modelmq.metadata import Signature, TensorSpec
-from modelmq.protocol import encode_request, error_message
+from modelmq.protocol import error_message
+from modelmq.protocol.json_codec import encode_request
 from modelmq.runtimes import warm_up_inputs
 from modelmq.supervisor.progress import Asked
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from modelmq.errors import DeadLettered, Expired, ModelFailed, RequestError, Unavailable, request_error
-from modelmq.protocol import encode_response, encode_written, write_outputs
+from modelmq.protocol.json_codec import encode_response, encode_written, write_outputs
 from modelmq.protocol.json_writing import WrittenRows
 from modelmq.runtimes import ModelSource
 from modelmq.worker.executor import Died

@@ -18,7 +18,8 @@ from modelmq.bundles import BUNDLE
 from modelmq.errors import BrokerError, Cancelled, Expired, InvalidRequest, ModelFailed, RequestError, TooLarge
 from modelmq.messages import DEADLINE_HEADER, JSON, Lane, parse_routing_key
 from modelmq.metadata import Signature
-from modelmq.protocol import decode_request, rows_of
+from modelmq.protocol.json_codec import decode_request
+from modelmq.protocol.validation import rows_of
 from modelmq.worker.item import Message, Origin, WorkItem
 from modelmq.worker.joining import batch_key
 from modelmq.worker.outcome import CANCELLED, Answer, refusal

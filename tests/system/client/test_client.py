@@ -23,7 +23,8 @@ from modelmq.cli import infer
 from modelmq.cli.infer import Question
 from modelmq.messages import ReplyMode
 from modelmq.metadata import Signature
-from modelmq.protocol import decode_request, encode_error, encode_response
+from modelmq.protocol import encode_error
+from modelmq.protocol.json_codec import decode_request, encode_response
 from modelmq.settings import TopologySettings, load
 from modelmq.topology import build
 from modelmq.topology_names import user_name

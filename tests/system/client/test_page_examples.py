@@ -16,7 +16,7 @@ import pytest
 
 from modelmq.amqp import Delivery
 from modelmq.metadata import Signature
-from modelmq.protocol import decode_request, encode_response
+from modelmq.protocol.json_codec import decode_request, encode_response
 
 pytestmark = pytest.mark.broker
 

@@ -16,7 +16,8 @@ import msgspec
 import pika
 import pytest
 
-from modelmq.client import Client, Request, Requester
+from modelmq.client import Request, Requester
+from modelmq.client.api import Client
 from modelmq.client.replies import Rights
 from modelmq.events import ignore
 from modelmq.messages import DIRECT_REPLY_TO, MODEL_EXCHANGE, STATUS_HEADER

@@ -15,7 +15,7 @@ import pytest
 
 from modelmq import bundles
 from modelmq.bundles import BUNDLE, RequestPart
-from modelmq.client import Client
+from modelmq.client.api import Client
 from modelmq.errors import Expired
 from modelmq.events import BatchFinished, ModelLoaded, ModelProcessEnded
 from modelmq.messages import JSON

@@ -13,7 +13,7 @@ from pika.exceptions import ChannelClosedByBroker, ProbableAccessDeniedError, Pr
 from modelmq.broker.management import Management
 from modelmq.broker.node import RunningNode
 from modelmq.broker.secrets import read_secret, secret_file
-from modelmq.client import Client
+from modelmq.client.api import Client
 from modelmq.errors import Expired, ProvisionError
 from modelmq.provision import provision
 from modelmq.settings import Settings, TopologySettings

@@ -7,12 +7,13 @@ import pytest
 
 import modelmq
 import modelmq.client
+import modelmq.client.api
 
 
 def test_the_public_names() -> None:
     assert modelmq.__all__ == ["Client", "Retry"]
-    assert sorted(modelmq.client.__all__) == ["Client", "Request", "Requester"]
-    assert modelmq.Client is modelmq.client.Client
+    assert sorted(modelmq.client.__all__) == ["Request", "Requester"]
+    assert modelmq.Client is modelmq.client.api.Client
 
 
 def test_another_name_is_an_attribute_error() -> None:

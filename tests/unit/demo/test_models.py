@@ -11,7 +11,8 @@ import pytest
 from modelmq.demo import MODELS, sample
 from modelmq.demo.sentiment import SOURCE
 from modelmq.metadata import TensorSpec
-from modelmq.protocol import decode_request, rows_of
+from modelmq.protocol.json_codec import decode_request
+from modelmq.protocol.validation import rows_of
 from modelmq.runtimes import Runtime, checked_outputs, open_model, scan
 
 EXAMPLES = Path(__file__).parents[3] / "examples" / "models"

@@ -5,7 +5,7 @@ import pytest
 
 from modelmq.errors import InvalidRequest, Unsupported
 from modelmq.metadata import DATATYPES
-from modelmq.protocol import datatype_of, dtype_of
+from modelmq.protocol.datatypes import datatype_of, dtype_of
 
 
 @pytest.mark.parametrize("datatype", DATATYPES)

@@ -9,6 +9,7 @@ import pytest
 from modelmq import protocol
 from modelmq.errors import InvalidRequest, ModelFailed, Unsupported
 from modelmq.metadata import Signature, TensorSpec
+from modelmq.protocol import json_codec, tensors, validation
 
 DIGITS = Signature(
     "onnx",
@@ -31,8 +32,8 @@ def body(*inputs: dict[str, Any], **keys: Any) -> bytes:
     return json.dumps({"inputs": list(inputs) or [tensor()], **keys}).encode()
 
 
-def decode(data: bytes, signature: Signature = DIGITS) -> protocol.InferenceRequest:
-    return protocol.decode_request(data, signature, model="digits")
+def decode(data: bytes, signature: Signature = DIGITS) -> tensors.InferenceRequest:
+    return json_codec.decode_request(data, signature, model="digits")
 
 
 def refusal(data: bytes, signature: Signature = DIGITS) -> str:
@@ -162,13 +163,13 @@ def test_inputs_must_have_the_same_number_of_rows() -> None:
 def test_a_model_that_is_not_batched_has_one_row_whatever_its_shape() -> None:
     request = decode(body(tensor(name="a", datatype="FP64", shape=[2, 0], data=[])), SINGLE)
     assert request.inputs["a"].shape == (2, 0)
-    assert protocol.rows_of(request, SINGLE) == 1
+    assert validation.rows_of(request, SINGLE) == 1
     assert refusal(body(tensor(name="a", datatype="FP64", shape=[3, 0], data=[])), SINGLE).endswith("[2, -1].")
 
 
 def test_rows_are_counted_on_axis_0() -> None:
     request = decode(body(tensor(shape=[3, 4], data=list(range(12)))))
-    assert protocol.rows_of(request, DIGITS) == 3
+    assert validation.rows_of(request, DIGITS) == 3
 
 
 def test_an_optional_input_may_be_absent() -> None:
@@ -184,7 +185,7 @@ def test_an_optional_input_may_be_absent() -> None:
 def test_inferred_inputs_pass_any_tensor_through() -> None:
     request = decode(body(tensor(name="q", datatype="UINT8", shape=[2, 2], data=[1, 2, 3, 4])), ANYTHING)
     assert request.inputs["q"].tolist() == [[1, 2], [3, 4]]
-    assert protocol.rows_of(request, ANYTHING) == 2
+    assert validation.rows_of(request, ANYTHING) == 2
     assert "has no inputs; send at least one" in refusal(b'{"inputs":[]}', ANYTHING)
     assert "expected at least one row" in refusal(body(tensor(name="q", shape=[], data=[1])), ANYTHING)
     assert decode(b'{"inputs":[]}', ANYTHING_ALONE).inputs == {}
@@ -203,12 +204,12 @@ def test_fp16_is_refused_in_json() -> None:
 )
 def test_other_content_types_are_unsupported(content_type: str) -> None:
     with pytest.raises(Unsupported, match="send JSON"):
-        protocol.decode_request(body(), DIGITS, content_type=content_type)
+        json_codec.decode_request(body(), DIGITS, content_type=content_type)
 
 
 def test_binary_tensors_behind_a_json_content_type_are_unsupported() -> None:
     with pytest.raises(Unsupported, match="binary tensors"):
-        protocol.decode_request(body(), DIGITS, headers={"Inference-Header-Content-Length": 20})
+        json_codec.decode_request(body(), DIGITS, headers={"Inference-Header-Content-Length": 20})
 
 
 def test_the_envelope_leaves_tensors_unread() -> None:
@@ -241,7 +242,7 @@ def test_an_envelope_that_cannot_be_read_is_one_typed_error(data: bytes) -> None
 
 def test_a_response_has_the_protocols_form() -> None:
     outputs = {"label": np.array([7]), "p": np.array([[0.1, 0.25]], np.float32), "s": np.array([b"a", "b"], object)}
-    assert json.loads(protocol.encode_response("digits", "1", "r1", outputs)) == {
+    assert json.loads(json_codec.encode_response("digits", "1", "r1", outputs)) == {
         "model_name": "digits",
         "model_version": "1",
         "id": "r1",
@@ -251,7 +252,7 @@ def test_a_response_has_the_protocols_form() -> None:
             {"name": "s", "datatype": "BYTES", "shape": [2], "data": ["a", "b"]},
         ],
     }
-    assert b'"id"' not in protocol.encode_response("digits", "1", None, {})
+    assert b'"id"' not in json_codec.encode_response("digits", "1", None, {})
 
 
 @pytest.mark.parametrize(
@@ -269,13 +270,13 @@ def test_a_response_has_the_protocols_form() -> None:
 )
 def test_outputs_that_json_cannot_carry_are_the_models_failure(array: np.ndarray[Any, Any], sentence: str) -> None:
     with pytest.raises(ModelFailed) as caught:
-        protocol.encode_response("m", "1", None, {"y": array})
+        json_codec.encode_response("m", "1", None, {"y": array})
     assert sentence in caught.value.message
 
 
 def test_a_response_is_read_back() -> None:
     outputs = {"a": np.array([[1, 2]], np.uint8), "b": np.array([b"\xc3\xa4"], object)}
-    response = protocol.decode_response(protocol.encode_response("m", "2", "r", outputs))
+    response = json_codec.decode_response(json_codec.encode_response("m", "2", "r", outputs))
     assert (response.model_name, response.model_version, response.id) == ("m", "2", "r")
     assert response.outputs["a"].tolist() == [[1, 2]]
     assert response.outputs["b"].tolist() == ["ä".encode()]
@@ -286,11 +287,11 @@ def test_a_response_is_read_back() -> None:
 )
 def test_a_reply_that_cannot_be_read_is_a_failure(data: bytes) -> None:
     with pytest.raises(ModelFailed, match="The reply cannot be read"):
-        protocol.decode_response(data)
+        json_codec.decode_response(data)
 
 
 def test_a_request_is_written_from_anything_numpy_takes() -> None:
-    written = protocol.encode_request(
+    written = json_codec.encode_request(
         {"x": [[1.5, 2.5]], "t": ["a"]}, request_id="r", parameters={"p": 1}, outputs=["y"]
     )
     assert json.loads(written) == {
@@ -307,4 +308,4 @@ def test_a_request_is_written_from_anything_numpy_takes() -> None:
 @pytest.mark.parametrize("given", [[[1], [1, 2]], [float("nan")], [1j], [None], np.zeros(1, np.float16)])
 def test_a_request_that_json_cannot_carry_is_the_callers_mistake(given: Any) -> None:
     with pytest.raises(InvalidRequest, match='Input "x"'):
-        protocol.encode_request({"x": given})
+        json_codec.encode_request({"x": given})
