@@ -35,6 +35,11 @@ SMALL = "max_batch_size = 8\n"
 """So that a few hundred requests per second are enough for bundles."""
 
 
+TOO_MANY = 429
+LONG = {"confirm_timeout_s": 30.0}
+"""A machine that is busy with other tests may take longer than a second to confirm, which is not what is asked here."""
+
+
 class Tap:
     """A copy of every message to the model."""
 
@@ -61,8 +66,10 @@ class Crowd:
     async def _ask(self) -> None:
         while not self._stop.is_set():
             number = float(next(self._numbers))
-            assert values_of(await self._gateway.infer("double", number)) == [2 * number]
-            self.answered += 1
+            answer = await self._gateway.infer("double", number)
+            if answer.status_code != TOO_MANY:  # was not accepted, as the worker has shown too little since it began
+                assert values_of(answer) == [2 * number]
+                self.answered += 1
 
     async def more(self, tap: Tap) -> None:
         """Until some more were answered, and bundles were among them."""
@@ -96,7 +103,7 @@ async def test_workers_end_under_load_and_no_request_of_a_bundle_fails(
     make_model: Make, serving: Serve, spawn: Async, broker: Broker
 ) -> None:
     make_model("double", toml=SMALL)
-    gateway, worker = await serving()
+    gateway, worker = await serving(**LONG)
     connection, tap = await _tapped(broker)
     crowd = Crowd(gateway)
     for end in (worker.terminate, None):
@@ -122,7 +129,7 @@ async def test_a_request_that_kills_the_model_is_dead_alone_and_its_bundle_is_an
     make_model: Make, serving: Serve, broker: Broker
 ) -> None:
     make_model("double", POISON, toml=SMALL)
-    gateway, _ = await serving()
+    gateway, _ = await serving(**LONG)
     connection, tap = await _tapped(broker)
     crowd = Crowd(gateway)
     await crowd.more(tap)
