@@ -38,7 +38,7 @@ _DEFAULTS = ModelSettings()
 class _Batch:
     """Requests being computed together, how far that is, and what became of those that are finished."""
 
-    __slots__ = ("full", "items", "plan", "started_s", "tally")
+    __slots__ = ("died", "full", "items", "plan", "started_s", "tally")
 
     def __init__(self, items: Sequence[WorkItem], plan: Halving[WorkItem], started_s: float, *, full: bool) -> None:
         self.items = items
@@ -46,6 +46,8 @@ class _Batch:
         self.plan = plan
         self.started_s = started_s
         self.tally: Counter[str] = Counter()
+        self.died = False
+        """Whether a run of it ended the process."""
 
 
 class Keeper(Protocol):
@@ -186,7 +188,7 @@ class Computing:
 
     async def _on_died(self, current: Sequence[WorkItem], died: Died, batch: _Batch) -> bool:
         """Whether it can go on with the rest."""
-        plan = batch.plan
+        plan, batch.died = batch.plan, True
         self._blame(plan.died(), answers.dead(self._source, died, plan.attempts), batch.tally)
         if await self._keeper.revive(died, held=len(current)):
             return True
@@ -242,7 +244,8 @@ class Computing:
     def _tell_finished(self, batch: _Batch, ended_s: float) -> None:
         items, tally = batch.items, batch.tally
         self.rate.add(tally.total(), ended_s)
-        if any(tally[outcome] for outcome in UNWANTED):  # how much of it was computed is not known
+        # How much of it was computed is not known, or its time went into starting the process again.
+        if batch.died or any(tally[outcome] for outcome in UNWANTED):
             self.capacity.passed(ended_s)
         else:
             self.capacity.finished(tally.total(), items[0].received_s, ended_s, full=batch.full)

@@ -137,6 +137,19 @@ async def test_who_ends_the_process_alone_as_often_as_it_may_is_dead_and_the_oth
     computing.close()
 
 
+@pytest.mark.parametrize(("poisoned", "shown"), [(Raised("failed", "poison"), True), (Died("exited"), False)])
+async def test_time_in_which_the_process_came_back_does_not_tell_what_the_model_can_do(
+    items: Make, poisoned: Result, shown: bool
+) -> None:
+    computing = computing_of(Model(poisoned, lives=3), [])
+    batch = items(Origin(), a=POISON, b=2.0)
+    for item in batch:
+        item.received_s = time.monotonic() - 1
+    await computing.compute(batch, others_wait=True)
+    assert (computing.capacity.per_s > 0) is shown
+    computing.close()
+
+
 async def test_where_the_process_does_not_come_back_the_rest_is_given_up(items: Make) -> None:
     events: list[Event] = []
     model, origin = Model(Died("exited"), lives=1), Origin()
