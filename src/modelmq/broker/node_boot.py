@@ -103,7 +103,8 @@ def write_files(
     records.write_private(files.plugins, configuration.plugins)
     records.write_private(files.preload, preloading.PROGRAM)
     schedulers = max(2, min(len(os.sched_getaffinity(0)), 8))
-    return node_config.environment(files, record.name, ports, installation.path, schedulers)
+    common = node_config.environment(files, record.name, ports, installation.path, schedulers)
+    return node_config.preloading(files, common)
 
 
 def until_ready(files: NodeFiles, record: NodeRecord, ports: Ports, runs: Callable[[], bool], timeout_s: float) -> str:

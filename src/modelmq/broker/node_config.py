@@ -188,8 +188,7 @@ def environment(files: NodeFiles, node_name: str, ports: Ports, path: str, sched
         "ERL_EPMD_ADDRESS": LOOPBACK,
         "ERL_EPMD_PORT": str(ports.epmd),
         # For every Erlang program: RabbitMQ starts a second, short-lived one, which listens as well.
-        "ERL_AFLAGS": f"-start_epmd false -kernel inet_dist_use_interface {{{LOOPBACK.replace('.', ',')}}} "
-        f"-run file eval {files.relative(files.preload)}",
+        "ERL_AFLAGS": f"-start_epmd false -kernel inet_dist_use_interface {{{LOOPBACK.replace('.', ',')}}}",
         "ERL_CRASH_DUMP": str(files.logs / "erl_crash.dump"),
         "ERL_CRASH_DUMP_SECONDS": "0",  # a dump would hold the cookie and passwords
         "RABBITMQ_NODENAME": node_name,
@@ -209,3 +208,12 @@ def environment(files: NodeFiles, node_name: str, ports: Ports, path: str, sched
         # Makes the start script replace itself with the Erlang machine, so that the pid we started is the node's.
         "RUNNING_UNDER_SYSTEMD": "true",
     }
+
+
+def preloading(files: NodeFiles, environment: dict[str, str]) -> dict[str, str]:
+    """The environment of the node itself, which runs `files.preload` first.
+
+    For what is started in the node's folder only: elsewhere that name could be anybody's file.
+    """
+    flags = f"{environment['ERL_AFLAGS']} -run file eval {files.relative(files.preload)}"
+    return environment | {"ERL_AFLAGS": flags}

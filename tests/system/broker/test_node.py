@@ -228,13 +228,18 @@ def test_a_port_taken_between_our_look_and_the_nodes(
             assert ask_for_a_queue(running)
 
 
-def test_any_path_will_do(tmp_path: Path) -> None:
+def test_any_path_will_do_and_nothing_of_where_we_are_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    Path("preload.eval").write_text('file:write_file("was-run", "").')
     folder = tmp_path / "several words" / "jürgen #1 $HOME %20 [{x}]" / ("x" * 200) / ("y" * 200) / "node"
     with start(NodeSpec(folder, plain=False, tls=True)) as running:
         assert running.amqp_port == 0
         assert ask_for_a_queue(running, tls=True)
     assert running.log_file.stat().st_size > 0  # it is written some seconds later, or at the end
     assert names_of(folder) == []
+    assert [each.name for each in here.iterdir()] == ["preload.eval"]
 
 
 @pytest.mark.parametrize("name", ["it's", "two\nlines"])

@@ -31,6 +31,8 @@ def test_every_listener_names_the_loopback_address() -> None:
     environment = node_config.environment(FILES, "n@localhost", PORTS, "/bin", 2)
     assert environment["ERL_EPMD_ADDRESS"] == "127.0.0.1"
     assert "inet_dist_use_interface {127,0,0,1}" in environment["ERL_AFLAGS"]
+    assert "eval" not in environment["ERL_AFLAGS"]
+    assert node_config.preloading(FILES, environment)["ERL_AFLAGS"].endswith(" -run file eval preload.eval")
     assert (environment["ERL_EPMD_PORT"], environment["RABBITMQ_DIST_PORT"]) == ("1004", "1003")
 
 
