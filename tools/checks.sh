@@ -8,6 +8,7 @@ cd "$(dirname "$0")/.." || exit
 PATH=$PWD/.venv/bin:$PATH
 export PATH
 unset PYTHONDONTWRITEBYTECODE # or each of many processes compiles all tests anew
+unset PYTHONUNBUFFERED # users have none, and what is still in a buffer at the end is part of what is tested
 
 failed=
 summary=

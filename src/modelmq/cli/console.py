@@ -5,7 +5,6 @@ The supervisor's `Progress` on a terminal or in a log file; a terminal that goes
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shlex
 import shutil
@@ -15,6 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.markup import escape
 
+from modelmq.cli.streams import let_go
 from modelmq.supervisor.progress import Asked, Serving
 
 
@@ -82,8 +82,10 @@ class ConsoleProgress:
 
     def _print(self, markup: str) -> None:
         # A terminal that is gone must not keep us from draining.
-        with contextlib.suppress(OSError, ValueError):
+        try:
             self._console.print(markup, soft_wrap=True, highlight=False)
+        except (OSError, ValueError):
+            let_go(self._console.file)
 
 
 def _command(name: str, summary: Serving) -> str:

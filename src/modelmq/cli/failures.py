@@ -13,6 +13,7 @@ from typing import Any
 
 import typer.core
 
+from modelmq.cli.streams import let_go
 from modelmq.errors import (
     BrokerError,
     ConfigError,
@@ -60,7 +61,7 @@ def told(*, debug: bool) -> Iterator[None]:
         raise SystemExit(INTERRUPTED) from None
     except BrokenPipeError:
         # Somebody read only our first lines, as `head` does.
-        sys.stderr.close()
+        let_go(sys.stdout)
         raise SystemExit(GENERAL) from None
 
 

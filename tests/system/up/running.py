@@ -208,8 +208,12 @@ Starter = Callable[..., Up]
 
 
 def plain_environ() -> dict[str, str]:
-    """Ours without anything that sets ModelMQ up."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("MODELMQ_")}
+    """Ours without anything that sets ModelMQ up, or writes at once what would be lost in a buffer."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith("MODELMQ_") and name != "PYTHONUNBUFFERED"
+    }
 
 
 @contextlib.contextmanager

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from modelmq import errors
@@ -50,3 +54,13 @@ def test_ctrl_c_is_no_traceback() -> None:
     with pytest.raises(SystemExit) as ended, told(debug=False):
         raise KeyboardInterrupt
     assert ended.value.code == 130
+
+
+def test_a_reader_who_has_seen_enough_is_no_traceback() -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    environ = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    command = [sys.executable, "-m", "modelmq", "version"]
+    done = subprocess.run(command, stdout=writing, stderr=subprocess.PIPE, env=environ, timeout=60, check=False)
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (1, b"")
