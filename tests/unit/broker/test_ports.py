@@ -35,10 +35,11 @@ def test_those_of_last_time_unless_taken(taken: int) -> None:
 
 
 def test_those_asked_for_or_an_error(taken: int) -> None:
-    asked = ports.choose(None).amqp
+    free = ports.choose(None)
+    asked, management = free.amqp, free.management
     assert ports.choose(None, amqp=asked).amqp == asked
-    secure = ports.choose(None, amqp=asked, management=asked + 1, plain=False, tls=True)
-    assert (secure.amqps, secure.https) == (asked, asked + 1)
+    secure = ports.choose(None, amqp=asked, management=management, plain=False, tls=True)
+    assert (secure.amqps, secure.https) == (asked, management)
     both = ports.choose(None, amqp=asked, tls=True)
     assert (both.amqp, both.amqps == asked) == (asked, False)
     with pytest.raises(NodeError, match=rf"^Port {taken} on 127\.0\.0\.1, wanted for AMQP, is taken: end what uses it"):
