@@ -75,6 +75,9 @@ class Carrier:
         self.publishes: list[tuple[int, str, bytes]] = []
         self.acked = 0
 
+    def flush(self) -> None:
+        """What is sent is there at once."""
+
     def send(self, data: bytes) -> None:
         while data:
             kind, channel, size = struct.unpack_from(">BHI", data)

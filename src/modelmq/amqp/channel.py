@@ -50,7 +50,11 @@ class Carrier(Protocol):
         ...
 
     def send(self, data: bytes) -> None:
-        """Write these bytes after all before them."""
+        """Write these bytes after all before them, at the end of this turn of the event loop."""
+        ...
+
+    def flush(self) -> None:
+        """Write at once what would be written at the end of this turn."""
         ...
 
     def release(self, number: int) -> None:

@@ -116,8 +116,17 @@ class Connection(asyncio.Protocol):
     def send(self, data: bytes) -> None:
         """For channels: write these bytes after all before them, at the end of this turn of the event loop."""
         if not self._outgoing:
-            self._loop.call_soon(self._flush)
+            self._loop.call_soon(self.flush)
         self._outgoing.append(data)
+
+    def flush(self) -> None:
+        """For channels: write at once what would be written at the end of this turn."""
+        outgoing = self._outgoing
+        if outgoing and self._transport is not None:
+            self._outgoing = []
+            self._said = True
+            if not self._transport.is_closing():
+                self._transport.write(outgoing[0] if len(outgoing) == 1 else b"".join(outgoing))
 
     def release(self, number: int) -> None:
         """For channels: this one has ended, its number is free."""
@@ -204,7 +213,7 @@ class Connection(asyncio.Protocol):
         self._end_transport()
 
     def _end_transport(self) -> None:
-        self._flush()
+        self.flush()
         if self._transport is not None:
             self._transport.close()
 
@@ -212,14 +221,6 @@ class Connection(asyncio.Protocol):
         """The peer broke the rules, or refused us: there is nothing more to say to it."""
         self._reason = self._reason or error
         self.abort()
-
-    def _flush(self) -> None:
-        outgoing = self._outgoing
-        if outgoing and self._transport is not None:
-            self._outgoing = []
-            self._said = True
-            if not self._transport.is_closing():
-                self._transport.write(outgoing[0] if len(outgoing) == 1 else b"".join(outgoing))
 
     def _tick_every(self, interval_s: float) -> None:
         if interval_s > 0:
@@ -234,7 +235,7 @@ class Connection(asyncio.Protocol):
             return
         if not self._said:
             self.send(frames.heartbeat())
-            self._flush()
+            self.flush()
         self._heard = self._said = False
         self._ticker = self._loop.call_later(interval_s, self._tick, interval_s)
 

@@ -161,6 +161,7 @@ class Outbox:
             waiting = list(filter(_waits, entries))
             for start, end in _cuts(waiting):
                 self._send_together(channel, waiting[start:end], now)
+        channel.connection.flush()  # whoever comes next has work to do while the rest of this turn is done
 
     def _send_together(self, channel: Channel, entries: list[Entry[Asked]], now: float) -> None:
         """One message for all, where it can be one."""

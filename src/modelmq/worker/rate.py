@@ -20,11 +20,13 @@ _NEWEST = 0.1
 def bundle_limit(per_s: float, capacity_per_s: float, prefetch: int, max_rows: int) -> int:
     """Requests per message with which a lane full of bundles is WORK_HELD_S of work; at most a batch, at least one.
 
-    `capacity_per_s` is 0 while it is not known.
+    By what the model does now or has shown that it can do, whichever is more: else the first second of each burst would
+    have a message for each request. `capacity_per_s` is 0 while it is not known.
     """
     if 0 < capacity_per_s < WORTH_IT_PER_S:
         return 1
-    return max(1, min(int(per_s * WORK_HELD_S / prefetch), max_rows, MOST_PARTS))
+    able_per_s = max(per_s, capacity_per_s)
+    return max(1, min(int(able_per_s * WORK_HELD_S / prefetch), max_rows, MOST_PARTS))
 
 
 class Rate:

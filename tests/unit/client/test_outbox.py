@@ -28,7 +28,12 @@ class Channel:
         self.writable = True
         self.closed = asyncio.get_running_loop().create_future()
         self.sent: list[tuple[str, Properties, bytes]] = []
+        self.written = 0
+        """So many of them are on their way."""
         self.settle: list[Callable[[Settled], None]] = []
+
+    def flush(self) -> None:
+        self.written = len(self.sent)
 
     def publish(
         self, _exchange: str, key: str, properties: Properties, body: bytes, *, mandatory: bool, on_settled: Any
@@ -83,6 +88,15 @@ async def test_versions_of_a_model_share_what_their_queue_may_owe(bench: Bench) 
     assert [key for key, _, _ in bench.channel.sent] == ["m", "m.1", "m.2", "m", "n"]
     bench.channel.settle[0](Settled.ACKED)
     assert [key for key, _, _ in bench.channel.sent[5:]] == ["m.1"]
+
+
+async def test_bundles_are_on_their_way_before_the_turn_of_the_loop_ends(bench: Bench) -> None:
+    for _ in range(3):
+        bench.ask(limit=8)
+        bench.ask("n", limit=8)
+    assert bench.channel.sent == []
+    await asyncio.sleep(0)
+    assert (bench.channel.requests(), bench.channel.written) == ([3, 3], 2)
 
 
 async def test_what_waited_leaves_in_the_order_it_came_and_together_where_it_may(bench: Bench) -> None:

@@ -339,6 +339,14 @@ async def test_a_queue_that_refuses_everything_is_tried_by_another_channel(
     await within(keeping)
 
 
+async def test_a_reply_is_on_its_way_before_the_turn_of_the_loop_ends(bench: Bench) -> None:
+    """In which the next messages may be decoded, and who waits for this one need not wait for that."""
+    bench.ask("a")
+    bench.settle(await bench.next(), SUCCESS)
+    assert bench.worker._outgoing == []
+    assert (await bench.reply())[0] == "a"
+
+
 async def test_a_confirm_channel_that_opens_after_another_connection_took_over_is_not_used(bench: Bench) -> None:
     confirmed, stopping = ConfirmedPublisher(""), asyncio.Event()
     await within(confirmed.run(overtaken(bench.worker, stopping), stopping))
