@@ -30,6 +30,10 @@ from modelmq.messages import MODEL_EXCHANGE
 _ACKED, _NACKED, _RETURNED = Settled.ACKED, Settled.NACKED, Settled.RETURNED
 FRESH_S = 5.0
 """A channel younger than this is refused by a queue that has no leader, as by a full one."""
+_CROWD = 8
+"""With so many requests under way, more are likely to have arrived by the time a bundle of some is made."""
+_LOOKS = 3
+"""Turns of the loop for which a crowd's bundle is kept open: each takes in what has arrived, and none waits."""
 _REFUSED_S = (0.1, 1.0)
 """First and longest pause before what was refused so is sent again, all of it at once."""
 Refused = Callable[[Request], RequestError]
@@ -55,7 +59,7 @@ class Outbox:
         self._refusals = Refusals()
         self._loop = asyncio.get_running_loop()
         self._gathered: dict[str, list[Entry[Asked]]] = {}
-        """Requests of this turn of the loop that may share a message, by routing key."""
+        """Requests of this turn of the loop, or of a few, that may share a message, by routing key."""
         self._held: dict[str, deque[Entry[Asked]]] = {}
         """Requests that wait until their queue, by which they are kept, has confirmed more of what it has."""
         self._fresh_until = 0.0
@@ -91,7 +95,7 @@ class Outbox:
             self._fresh_until = self._loop.time() + FRESH_S
 
     def put(self, entry: Entry[Asked], now: float) -> None:
-        """Publish, now or with others of this turn of the loop; without a channel it stays unsent."""
+        """Publish, now or with others that come at the same time; without a channel it stays unsent."""
         asked = entry.payload
         if self.channel is None:
             return
@@ -99,7 +103,7 @@ class Outbox:
             self._hold(entry)
         elif _may_share(entry):
             if not self._gathered:
-                self._loop.call_soon(self._send_gathered)
+                self._loop.call_soon(self._gather, _LOOKS if len(self._pending) >= _CROWD else 0)
             self._gathered.setdefault(asked.key, []).append(entry)
         else:
             self._send(self.channel, entry, now)
@@ -150,6 +154,12 @@ class Outbox:
 
     def _hold(self, entry: Entry[Asked]) -> None:
         self._held.setdefault(entry.payload.queue, deque()).append(entry)
+
+    def _gather(self, looks: int) -> None:
+        if looks > 0:
+            self._loop.call_soon(self._gather, looks - 1)
+        else:
+            self._send_gathered()
 
     def _send_gathered(self) -> None:
         gathered, self._gathered = self._gathered, {}

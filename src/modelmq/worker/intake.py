@@ -29,6 +29,7 @@ from modelmq.worker.tombstones import Name, Tombstones
 HELD_ALONE_FROM = 5
 """Deliveries by the broker's own count after which a message is computed alone."""
 _DELIVERY_COUNT = "x-delivery-count"
+_FOREVER = float("inf")
 _FAR_S = 10 * 365 * 86_400.0
 
 
@@ -163,7 +164,7 @@ def _deadline(headers: Mapping[str, object], expiration: str | None, timeout_s: 
 
 def time_left(deadline: object, unix_s: float) -> float:
     """Seconds to the deadline that a header tells. Raises InvalidRequest for one that is no time."""
-    if isinstance(deadline, bool) or not isinstance(deadline, int | float) or not 0 <= deadline < float("inf"):
+    if (type(deadline) is not int and type(deadline) is not float) or not 0 <= deadline < _FOREVER:
         raise InvalidRequest(
             f'The header "{DEADLINE_HEADER}" must be a number of milliseconds since 1970 (UTC), 0 or more.'
         )

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 def batch_key(inputs: Mapping[str, np.ndarray[Any, Any]]) -> tuple[tuple[str, str, tuple[int, ...]], ...]:
     """Equal for inputs that can be joined: same names, types and shapes behind the batch axis."""
-    return tuple(sorted((name, array.dtype.str, array.shape[1:]) for name, array in inputs.items()))
+    return tuple(sorted([(name, array.dtype.char, array.shape[1:]) for name, array in inputs.items()]))
 
 
 def join(parts: Sequence[Tensors]) -> Tensors:

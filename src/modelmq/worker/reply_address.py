@@ -40,18 +40,21 @@ class ReplyRules(msgspec.Struct, frozen=True):
 
     def checked(self, reply_to: str | None) -> str:
         """The address; empty when nobody is to be answered. Raises InvalidRequest for one that may not be answered."""
-        if not reply_to:
-            return ""
-        if not reply_to.startswith(self.honoured) or len(reply_to.encode("utf-8", "surrogateescape")) > _LONGEST:
-            raise InvalidRequest(f"The reply_to names a queue that workers may not answer to; {_ADVICE[self.mode]}.")
-        if reply_to.startswith(DIRECT_REPLY_TO) and not _DIRECT_ADDRESS.match(reply_to):
-            # RabbitMQ 3.10 closes the connection of whoever publishes to a forged direct address.
-            raise InvalidRequest("The reply_to is not a direct reply-to address that RabbitMQ made.")
-        return reply_to
+        return _checked(self, reply_to) if reply_to else ""
 
     def may_be_durable(self, reply_to: str) -> bool:
         """A queue of the caller's own naming may keep its messages; other reply addresses never do."""
         return not reply_to.startswith(self.passing)
+
+
+@lru_cache(maxsize=1024)  # few ask, and each often
+def _checked(rules: ReplyRules, reply_to: str) -> str:
+    if not reply_to.startswith(rules.honoured) or len(reply_to.encode("utf-8", "surrogateescape")) > _LONGEST:
+        raise InvalidRequest(f"The reply_to names a queue that workers may not answer to; {_ADVICE[rules.mode]}.")
+    if reply_to.startswith(DIRECT_REPLY_TO) and not _DIRECT_ADDRESS.match(reply_to):
+        # RabbitMQ 3.10 closes the connection of whoever publishes to a forged direct address.
+        raise InvalidRequest("The reply_to is not a direct reply-to address that RabbitMQ made.")
+    return reply_to
 
 
 def rules_of(mode: ReplyMode, extra_prefixes: tuple[str, ...] = ()) -> ReplyRules:

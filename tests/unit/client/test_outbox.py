@@ -99,6 +99,20 @@ async def test_bundles_are_on_their_way_before_the_turn_of_the_loop_ends(bench: 
     assert (bench.channel.requests(), bench.channel.written) == ([3, 3], 2)
 
 
+async def test_the_bundle_of_a_crowd_takes_in_what_arrives_within_a_few_turns(bench: Bench) -> None:
+    for _ in range(7):
+        bench.ask("n")
+    bench.ask(limit=8)
+    await asyncio.sleep(0)
+    bench.ask(limit=8)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    bench.ask(limit=8)
+    assert len(bench.channel.sent) == LIMIT  # of the other model
+    await asyncio.sleep(0)
+    assert (bench.channel.requests()[LIMIT:], bench.channel.written) == ([3], LIMIT + 1)
+
+
 async def test_what_waited_leaves_in_the_order_it_came_and_together_where_it_may(bench: Bench) -> None:
     for _ in range(LIMIT):
         bench.ask()
