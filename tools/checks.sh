@@ -34,10 +34,10 @@ check lint ruff check .
 check types mypy
 check "import direction" lint-imports
 if [ "$scope" = all ]; then
-    # Most tests wait for other processes, so that each file goes to whichever of a few is free, two more than there are
+    # Most tests wait for other processes, so that each file goes to whichever of a few is free, three more than there are
     # cores; the many short ones of tests/unit come last. A word like -n0 or --maxprocesses=8 in the arguments comes
     # later and rules.
-    check tests python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder "$@"
+    check tests python -m pytest -n auto --maxprocesses 5 --dist loadfile --no-loadscope-reorder "$@"
 fi
 
 printf '\n%s' "$summary"
