@@ -260,6 +260,15 @@ class Cluster:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{name} does not become the leader of {queue}.")
 
+    def messages(self, vhost: str, queue: str) -> int:
+        """How many a quorum queue has now, ready or held, as its member on the first node that is up knows it."""
+        answer = self._ask_queue(
+            vhost, queue, "{ok, {_, N}, _} = ra:local_query(Here, fun rabbit_fifo:query_messages_total/1), N."
+        )
+        if not answer.isdecimal():
+            raise LookupError(f"The queue {queue} does not tell what it has: {answer}")
+        return int(answer)
+
     def evaluate(self, index: int, expression: str) -> str:
         """What an Erlang expression is worth on a node, printed; `{badrpc,…}` where it cannot be asked."""
         node = self.nodes[index]
