@@ -31,7 +31,7 @@ def is_json(content_type: str | None) -> bool:
 
 def require_json(content_type: str | None, headers: Mapping[str, object] | None = None) -> None:
     """Raises Unsupported, saying what to send instead, for anything but a JSON request."""
-    if headers and _BINARY_HEADER in [name.lower() for name in headers if isinstance(name, str)]:
+    if headers and any(isinstance(name, str) and name.lower() == _BINARY_HEADER for name in headers):
         raise Unsupported(
             "The request has binary tensors (header Inference-Header-Content-Length), which are not supported yet; "
             f"send the tensors in JSON with content type {_JSON}."

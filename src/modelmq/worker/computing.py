@@ -210,7 +210,7 @@ class Computing:
             found = [answers.success(item, outputs, source, limit) for item in items]
         for item, answer in zip(items, found, strict=True):
             self._finish(item, answer, tally)
-        flush(items)
+        flush(items, at_once=True)  # who gets them has work to do while the next messages are decoded
 
     def _said(self, item: WorkItem | None, raised: Raised) -> Answer:
         """What the model's words mean for the request that it was alone with."""

@@ -49,7 +49,7 @@ class Drops:
             self._emit(WorkDropped(self._source.name, self._source.version, reason, count, saved_s))
 
 
-def flush(items: Iterable[WorkItem]) -> None:
-    """Send what was held back of the answers to these."""
+def flush(items: Iterable[WorkItem], *, at_once: bool = False) -> None:
+    """Send what was held back of the answers to these; `at_once` as in `Origin.flush`."""
     for origin in {id(item.origin): item.origin for item in items}.values():
-        origin.flush()
+        origin.flush(at_once=at_once)

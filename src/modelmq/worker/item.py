@@ -54,8 +54,10 @@ class Origin(Protocol):
         """
         ...
 
-    def flush(self) -> None:
-        """Send what is held back of everything settled since the last call."""
+    def flush(self, *, at_once: bool = False) -> None:
+        """Send what is held back of everything settled since the last call: with all else of this turn of the loop, or
+        before it ends.
+        """
         ...
 
 

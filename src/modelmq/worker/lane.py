@@ -129,8 +129,8 @@ class LaneChannel:
         else:
             self._done(delivery)
 
-    def flush(self) -> None:
-        """Send the gathered replies at once, then ack all that is settled, with as few frames as the broker allows."""
+    def flush(self, *, at_once: bool = False) -> None:
+        """Send the gathered replies, then ack all that is settled, with as few frames as the broker allows."""
         if self._gathered:
             gathered, self._gathered = self._gathered, {}
             for reply_to, answers in gathered.items():
@@ -141,7 +141,8 @@ class LaneChannel:
                 self._channel.ack(tag, multiple=multiple)
         except BrokerError:
             self._lost()
-        self._channel.connection.flush()
+        if at_once:
+            self._channel.connection.flush()
 
     async def retire(self, grace_s: float) -> None:
         """Take no more, wait until what is held is settled, give back the rest, close. Never raises BrokerError."""

@@ -29,13 +29,14 @@ class Origin:
     def __init__(self) -> None:
         self.open = True
         self.done: dict[str, str] = {}
-        self.flushes = 0
+        self.flushes: list[bool] = []
+        """Whether each was to be at once."""
 
     def settle(self, delivery: Any, reply_to: str, answer: Any) -> None:
         self.done[reply_to] = answer.outcome.value
 
-    def flush(self) -> None:
-        self.flushes += 1
+    def flush(self, *, at_once: bool = False) -> None:
+        self.flushes.append(at_once)
 
 
 class Model:
@@ -110,7 +111,7 @@ async def test_what_goes_well_at_once_is_settled_in_the_next_turn_so_that_the_ne
     await computing.compute(items(origin, a=1.0, b=2.0), others_wait=False)
     assert (computing.running, origin.done, events) == (2, {}, [])
     await asyncio.sleep(0)
-    assert (computing.running, origin.done, origin.flushes) == (0, {"a": "succeeded", "b": "succeeded"}, 1)
+    assert (computing.running, origin.done, origin.flushes) == (0, {"a": "succeeded", "b": "succeeded"}, [True])
     (finished,) = events
     assert isinstance(finished, BatchFinished)
     assert (finished.requests, finished.runs, finished.outcomes) == (2, 1, {"succeeded": 2})

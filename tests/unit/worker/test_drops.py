@@ -17,7 +17,7 @@ class Origin:
     def settle(self, delivery: Any, reply_to: str, answer: Any) -> None:
         self.done.append((reply_to, answer.code))
 
-    def flush(self) -> None:
+    def flush(self, *, at_once: bool = False) -> None:
         self.flushes += 1
 
 

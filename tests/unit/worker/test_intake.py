@@ -37,7 +37,7 @@ class NoOrigin:
     def settle(self, delivery: object, reply_to: str, answer: object) -> None:
         raise AssertionError
 
-    def flush(self) -> None:
+    def flush(self, *, at_once: bool = False) -> None:
         raise AssertionError
 
 

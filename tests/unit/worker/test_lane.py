@@ -64,9 +64,9 @@ class Bench:
         delivery = await within(self.replies.get())
         return delivery.properties.correlation_id, delivery.body, delivery.properties.headers
 
-    def settle(self, delivery: Delivery, answer: Answer) -> None:
+    def settle(self, delivery: Delivery, answer: Answer, *, at_once: bool = False) -> None:
         self.lane.settle(delivery, delivery.properties.reply_to or "", answer)
-        self.lane.flush()
+        self.lane.flush(at_once=at_once)
 
     async def left(self) -> int:
         """Messages that the broker still has after the lane retired, which gives back what it held."""
@@ -339,12 +339,19 @@ async def test_a_queue_that_refuses_everything_is_tried_by_another_channel(
     await within(keeping)
 
 
-async def test_a_reply_is_on_its_way_before_the_turn_of_the_loop_ends(bench: Bench) -> None:
-    """In which the next messages may be decoded, and who waits for this one need not wait for that."""
-    bench.ask("a")
-    bench.settle(await bench.next(), SUCCESS)
+async def test_a_batch_is_on_its_way_before_the_turn_of_the_loop_ends_and_all_else_leaves_together(
+    bench: Bench,
+) -> None:
+    """In that turn the next messages may be decoded. A flood of refusals must not be a system call each."""
+    for name in "abc":
+        bench.ask(name)
+    first, second, third = [await bench.next() for _ in range(3)]
+    bench.settle(first, SUCCESS)
+    bench.settle(second, SUCCESS)
+    assert len(bench.worker._outgoing) >= 4
+    bench.settle(third, SUCCESS, at_once=True)
     assert bench.worker._outgoing == []
-    assert (await bench.reply())[0] == "a"
+    assert [(await bench.reply())[0] for _ in range(3)] == ["a", "b", "c"]
 
 
 async def test_a_confirm_channel_that_opens_after_another_connection_took_over_is_not_used(bench: Bench) -> None:
