@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import signal
 import subprocess
@@ -28,6 +27,7 @@ from modelmq.runtimes import scan
 from modelmq.settings import BrokerSettings, GatewaySettings, Settings, TopologySettings
 from modelmq.topology import build
 from modelmq.topology_names import ModelRoute
+from tests.service_log import lines_of
 
 PATIENCE_S = 30.0
 
@@ -263,7 +263,7 @@ class Child:
         self.log = log
 
     def lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        return lines_of(self.log)
 
     def terminate(self) -> None:
         self.process.send_signal(signal.SIGTERM)

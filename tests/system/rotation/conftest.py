@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import secrets
 import signal
@@ -32,6 +31,7 @@ from modelmq.provision import provision
 from modelmq.settings import BrokerSettings, Settings, TopologySettings
 from modelmq.topology_names import ModelRoute
 from tests.cluster import ClusterNode
+from tests.service_log import lines_of
 
 PATIENCE_S = 60.0
 MODEL = "double"
@@ -64,7 +64,7 @@ class Child:
         self.log = log
 
     def lines(self, event: str = "") -> list[dict[str, Any]]:
-        lines = [json.loads(line) for line in self.log.read_text().splitlines() if line.startswith("{")]
+        lines = lines_of(self.log)
         return [line for line in lines if event in ("", line["event"])]
 
     @cached_property
